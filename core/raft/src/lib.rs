@@ -1,1 +1,3 @@
-//! Coracle.
+//! Replication: openraft wrapped, a write-ahead log, a checkpoint, snapshots, peers, the read barrier.
+
+pub mod types;

@@ -1,1 +1,28 @@
-//! Coracle.
+//! The state machine of Coracle: keys with revisions, sessions, transactions, history, idempotency.
+//!
+//! Pure: no clock, no IO, no threads, no randomness, no iteration in hash order. Time, ids and everything else that
+//! could differ between nodes comes in as data, in the log entry. Given the same entries, every node has the same
+//! state, bit for bit, and [`Store::hash`] proves it.
+
+pub mod checkpoint;
+pub mod command;
+pub mod ids;
+pub mod limits;
+pub mod program;
+pub mod record;
+pub mod reply;
+pub mod session;
+pub mod store;
+pub mod txn;
+pub mod watch;
+
+pub use checkpoint::{Delta, LoadError, Loader, Row, Table};
+pub use command::{Action, Attach, Command, Condition, Idempotency, Operation, Principal, Settings};
+pub use ids::{Family, Key, Millis, Revision, SessionId, Timestamp, Value};
+pub use program::Program;
+pub use record::{Cause, Change, ContentType, Event, Record};
+pub use reply::{Outcome, Refusal, Reply};
+pub use session::Session;
+pub use store::{HistoryError, HistorySize, Order, Page, Range, Store};
+pub use txn::{Txn, View};
+pub use watch::{Selection, WatcherId, Watchers};

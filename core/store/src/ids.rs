@@ -1,0 +1,216 @@
+//! Newtypes for every identity and unit that crosses the store's border.
+
+use std::fmt;
+use std::sync::Arc;
+
+use minicbor::{Decode, Encode};
+
+/// The global counter of changes. The empty store is at revision 0, the first change makes revision 1; every
+/// mutating entry takes one step and all its changes share it; an entry that changes nothing does not move it.
+/// A fencing token is the revision of a grant. (The rules of etcd v3.)
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Revision(#[n(0)] pub u64);
+
+impl Revision {
+    /// The revision after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Milliseconds since the Unix epoch, as stamped into log entries by leaders. Never read from a clock here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Timestamp(#[n(0)] pub u64);
+
+impl Timestamp {
+    /// The instant `span` later; saturates at the end of time.
+    #[must_use]
+    pub fn after(self, span: Millis) -> Self {
+        Self(self.0.saturating_add(span.0))
+    }
+
+    /// Time from `earlier` to this instant; zero if `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Millis {
+        Millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A span of time in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Millis(#[n(0)] pub u64);
+
+/// A session: 63 bits chosen at random by the proposer, printed as 16 hex digits. Zero is never a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct SessionId(#[n(0)] pub u64);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl std::str::FromStr for SessionId {
+    type Err = ();
+
+    /// Exactly 16 hex digits of either case, not zero, top bit clear.
+    fn from_str(s: &str) -> Result<Self, ()> {
+        if s.len() != 16 || !s.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(());
+        }
+        match u64::from_str_radix(s, 16) {
+            Ok(id) if id != 0 && id >> 63 == 0 => Ok(Self(id)),
+            _ => Err(()),
+        }
+    }
+}
+
+/// One address space of the store. Every stored key begins with the byte of its family, so that the keys of
+/// one family cannot be named from another: a raw key-value write cannot reach the state of a recipe.
+///
+/// The store owns [`Family::KV`] and [`Family::SESSION`]; a [`crate::Program`] owns the others it declares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Family(pub u8);
+
+impl Family {
+    /// Raw keys of users.
+    pub const KV: Family = Family(b'k');
+    /// Session records, one key per session: its eight bytes, big endian.
+    pub const SESSION: Family = Family(b's');
+}
+
+/// A key: the family byte, then the name (any bytes, 1..=512 of them in the KV family). Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Arc<[u8]>);
+
+impl Key {
+    /// The key `name` of `family`.
+    #[must_use]
+    pub fn new(family: Family, name: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(name.len() + 1);
+        bytes.push(family.0);
+        bytes.extend_from_slice(name);
+        Self(bytes.into())
+    }
+
+    /// The family it belongs to.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        Family(self.0[0])
+    }
+
+    /// The name within the family.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        &self.0[1..]
+    }
+
+    /// Family byte and name together: the sort order of the store.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// A key from its stored bytes; `None` if there is no family byte.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        (!bytes.is_empty()).then(|| Self(bytes.into()))
+    }
+}
+
+impl std::borrow::Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+impl<C> Encode<C> for Key {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.bytes(&self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Key {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        Key::from_bytes(d.bytes()?).ok_or_else(|| minicbor::decode::Error::message("a key without a family"))
+    }
+}
+
+/// Bytes of a user: a value, a payload. Shared, immutable, cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Value(Arc<[u8]>);
+
+impl Value {
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::ops::Deref for Value {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Value {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<&[u8]> for Value {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl From<Vec<u8>> for Value {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+impl<C> Encode<C> for Value {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.bytes(&self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Value {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        Ok(Self(d.bytes()?.into()))
+    }
+}
