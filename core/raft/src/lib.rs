@@ -1,3 +1,5 @@
 //! Replication: openraft wrapped, a write-ahead log, a checkpoint, snapshots, peers, the read barrier.
 
+pub mod network;
+pub mod node;
 pub mod types;
