@@ -1,1 +1,47 @@
-//! Coracle.
+//! Wire types of the HTTP API, shared by the server and the Rust client.
+//!
+//! Rules that hold for every type here:
+//! - Answers are read tolerantly: a field this version does not know is ignored, so that `/v1` can grow.
+//! - Request bodies are read strictly: an unknown field is an error, so that a typo is never silent.
+//! - Integers are JSON numbers below 2^53; ids are strings; bytes are text where they can be ([`Value`]).
+//! - No type here depends on the store or on Raft: this crate is the border between inside and outside.
+
+mod cluster;
+mod code;
+mod frame;
+mod id;
+mod instant;
+mod key;
+mod kv;
+mod limits;
+mod lock;
+mod page;
+mod problem;
+mod session;
+mod size;
+mod span;
+mod txn;
+mod value;
+
+pub use cluster::{Cluster, Member, MemberAdd, MemberAdded, MemberState, Role, Version};
+pub use code::{Code, Effect, Retry, UnknownCode};
+pub use frame::{ByeReason, Event, Frame, HoldFrame};
+pub use id::{InvalidSessionId, SessionId};
+pub use instant::{Instant, InvalidInstant};
+pub use key::Key;
+pub use kv::{Deleted, Entry, KvList, Prefix, Put};
+pub use limits::Limits;
+pub use lock::{
+    AcquireMany, Acquired, Blocker, Broken, Holder, Lock, LockConfig, LockRef, Mode, Released, Renewed,
+    Waiter, Waiting,
+};
+pub use page::Page;
+pub use problem::{InvalidField, PROBLEM_JSON, Problem};
+pub use session::{
+    Claim, Hold, OnExpire, Progress, Session, SessionClosed, SessionCreate, SessionCreated, SessionRenew,
+    SessionRenewed, SessionState, Wait,
+};
+pub use size::{ByteSize, InvalidByteSize};
+pub use span::{InvalidSpan, Span};
+pub use txn::{Compare, Condition, Operation, OperationResult, Txn, TxnResult};
+pub use value::{InvalidValue, OCTET_STREAM, TEXT, Value, is_json};

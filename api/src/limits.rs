@@ -1,0 +1,31 @@
+//! Limits of a server: `GET /v1/limits`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Span;
+
+/// Everything a client can run into, checked before anything is proposed. Sizes are in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Keys and names.
+    pub key_bytes_max: u64,
+    pub value_bytes_max: u64,
+    /// The `meta` of sessions and the like.
+    pub metadata_bytes_max: u64,
+    /// The body of a request that is not a bare value.
+    pub body_bytes_max: u64,
+    pub transaction_operations_max: u64,
+    pub list_items_default: u64,
+    pub list_items_max: u64,
+    pub wait_max: Span,
+    pub session_ttl_min: Span,
+    pub session_ttl_default: Span,
+    pub session_ttl_max: Span,
+    pub holds_per_session_max: u64,
+    pub waiters_per_object_max: u64,
+    pub idempotency_key_bytes_max: u64,
+    /// How long the first result of an `Idempotency-Key` is remembered.
+    pub idempotency_retention: Span,
+    pub streams_max: u64,
+    pub quota_bytes: u64,
+}

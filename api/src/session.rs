@@ -1,0 +1,159 @@
+//! Bodies of the sessions family.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Instant, Mode, SessionId, Span};
+
+/// What expiry or close does to the keys of a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExpire {
+    /// Keys stay, claims are released.
+    #[default]
+    Release,
+    /// Keys are deleted, claims are released.
+    Delete,
+}
+
+/// Whether a session is alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    Active,
+    /// Two thirds of the ttl passed without a renewal.
+    Suspect,
+    Expired,
+    #[serde(other)]
+    Unknown,
+}
+
+/// Body of `POST /v1/sessions`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionCreate {
+    /// 1 s to 24 h; 15 s if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Span>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub meta: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_expire: Option<OnExpire>,
+    /// How long a lock stays closed after this session expired while holding it, 0 to 60 s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock_delay: Option<Span>,
+}
+
+/// Answer of `POST /v1/sessions`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionCreated {
+    pub id: SessionId,
+    pub ttl: Span,
+    /// Time left; count it from when the request was *sent*.
+    pub valid_for: Span,
+    pub revision: u64,
+}
+
+/// How far the work under a session has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// 0 to 100.
+    pub percent: u8,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Body of `POST /v1/sessions/{id}/renew`; may be absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionRenew {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meta: Option<BTreeMap<String, String>>,
+}
+
+/// Answer of a renewal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRenewed {
+    /// Time left; count it from when the request was *sent*.
+    pub valid_for: Span,
+    #[serde(default)]
+    pub holds: Vec<Hold>,
+    /// What was taken from the session since the renewal before.
+    #[serde(default)]
+    pub lost: Vec<Claim>,
+}
+
+/// Something a session holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// `locks`
+    pub family: String,
+    pub name: String,
+    /// Fencing token: the revision of the grant.
+    pub token: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+}
+
+/// A line a session waits in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    pub family: String,
+    pub name: String,
+    /// Waiters before this one in the line plus one: the next in line is at 1.
+    pub position: u64,
+}
+
+/// The name of something held or formerly held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    pub family: String,
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<u64>,
+}
+
+/// A session as `GET /v1/sessions` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    pub id: SessionId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub state: SessionState,
+    pub ttl: Span,
+    /// Time left as the leader sees it; absent where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_for: Option<Span>,
+    #[serde(default)]
+    pub on_expire: OnExpire,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_delay: Option<Span>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub meta: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<Instant>,
+    pub create_revision: u64,
+    #[serde(default)]
+    pub holds: Vec<Hold>,
+    #[serde(default)]
+    pub waits: Vec<Wait>,
+    /// Keys that live with the session; those that are no UTF-8 in percent-encoding.
+    #[serde(default)]
+    pub keys: Vec<String>,
+}
+
+/// Answer of `DELETE /v1/sessions/{id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionClosed {
+    #[serde(default)]
+    pub released: Vec<Claim>,
+    pub revision: u64,
+}
