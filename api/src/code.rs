@@ -185,6 +185,8 @@ impl<'de> Deserialize<'de> for Code {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     /// Append-only: a line may be added, never changed or removed.
@@ -262,7 +264,7 @@ quota_exceeded 507 after_change none
         for code in Code::ALL {
             let retry = word(serde_json::to_value(code.retry()).unwrap());
             let effect = word(serde_json::to_value(code.effect()).unwrap());
-            listed += &format!("{code} {} {retry} {effect}\n", code.status());
+            writeln!(listed, "{code} {} {retry} {effect}", code.status()).unwrap();
         }
         assert_eq!(listed, GOLDEN);
     }

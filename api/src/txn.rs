@@ -293,6 +293,7 @@ pub enum OperationResult {
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
+#[allow(clippy::option_option, reason = "`entry` is absent, null or an entry")]
 struct ResultWire {
     op: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -305,7 +306,7 @@ struct ResultWire {
 
 impl From<OperationResult> for ResultWire {
     fn from(result: OperationResult) -> Self {
-        let (op, mut wire) = (String::new(), Self::default());
+        let mut wire = Self::default();
         wire.op = match result {
             OperationResult::Get { entry } => {
                 wire.entry = Some(entry);
@@ -320,7 +321,7 @@ impl From<OperationResult> for ResultWire {
                 "delete".to_owned()
             }
             OperationResult::Release => "release".to_owned(),
-            OperationResult::Other { op: name } => op + &name,
+            OperationResult::Other { op } => op,
         };
         wire
     }

@@ -1,0 +1,183 @@
+//! Golden JSON of every body: what we write today is what clients parse tomorrow.
+
+use std::fmt::Debug;
+
+use coracle_api::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// `json` is exactly what the value it parses to is written as.
+fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(json: &str) -> T {
+    let value: T = serde_json::from_str(json).unwrap_or_else(|error| panic!("{json}: {error}"));
+    assert_eq!(serde_json::to_string(&value).unwrap(), json);
+    value
+}
+
+/// `json` is refused with a message that contains `why`.
+fn refused<T: DeserializeOwned + Debug>(json: &str, why: &str) {
+    let error = serde_json::from_str::<T>(json).expect_err(json).to_string();
+    assert!(error.contains(why), "{json}: {error}");
+}
+
+#[test]
+fn kv() {
+    let entry: Entry = golden(
+        r#"{"key":"app/color","value":"blue","content_type":"text/plain; charset=utf-8","create_revision":41,"mod_revision":43,"version":2,"session":"7587d8aa00000001"}"#,
+    );
+    assert_eq!(entry.value.unwrap().bytes, "blue");
+    let binary: Entry = golden(
+        r#"{"key_base64":"//4=","value_base64":"AP8=","content_type":"application/octet-stream","create_revision":1,"mod_revision":1,"version":1}"#,
+    );
+    assert_eq!((binary.key.as_bytes(), &binary.value.unwrap().bytes[..]), (&b"\xff\xfe"[..], &b"\0\xff"[..]));
+    golden::<Entry>(r#"{"key":"a","create_revision":1,"mod_revision":1,"version":1}"#);
+    golden::<Entry>(
+        r#"{"key":"a","value":{"b": 1.0},"content_type":"application/json","create_revision":1,"mod_revision":1,"version":1}"#,
+    );
+    golden::<Put>(
+        r#"{"key":"a","revision":43,"version":2,"session":"7587d8aa00000001","previous":{"key":"a","create_revision":1,"mod_revision":1,"version":1}}"#,
+    );
+    golden::<Deleted>(r#"{"deleted":1,"revision":44}"#);
+    golden::<KvList>(
+        r#"{"items":[{"key":"a","create_revision":1,"mod_revision":1,"version":1}],"prefixes":[{"prefix":"app/"},{"prefix_base64":"/y8="}],"count":7,"next_cursor":"c1","revision":44}"#,
+    );
+    golden::<KvList>(r#"{"items":[],"next_cursor":null,"revision":44}"#);
+    golden::<Page<Lock>>(r#"{"items":[],"next_cursor":null,"revision":44}"#);
+    refused::<Entry>(r#"{"create_revision":1,"mod_revision":1,"version":1}"#, "key is missing");
+}
+
+#[test]
+fn txn() {
+    let txn: Txn = golden(
+        r#"{"if":[{"key":"stock/7","value":"3"},{"key":"order/1","exists":false},{"key_base64":"/w==","mod_revision":9},{"key":"a","create_revision":0},{"key":"a","version":2},{"held":"locks/deploy","token":811},{"session":"7587d8aa00000001"}],"then":[{"op":"put","key":"order/1","value":"paid","content_type":"text/plain; charset=utf-8"},{"op":"put","key":"b","value_base64":"/w==","content_type":"application/octet-stream","session":"7587d8aa00000001","keep_session":true},{"op":"delete","key":"c"},{"op":"delete","prefix":"tmp/"},{"op":"release","lock":"deploy","session":"7587d8aa00000001"}],"else":[{"op":"get","key":"stock/7"}]}"#,
+    );
+    assert_eq!(txn.compares.len(), 7);
+    assert_eq!(
+        serde_json::from_str::<Txn>(r#"{"then":[{"op":"put","key":"a","value":[1, 2]}]}"#).unwrap().then,
+        [Operation::Put {
+            key: "a".into(),
+            value: Value::new("[1, 2]", "application/json"),
+            session: None,
+            keep_session: false
+        }]
+    );
+    for (body, why) in [
+        (r#"{"than":[]}"#, "unknown field `than`"),
+        (r#"{"if":[{"key":"a"}]}"#, "exactly one of"),
+        (r#"{"if":[{"key":"a","version":1,"exists":true}]}"#, "exactly one of"),
+        (r#"{"if":[{"held":"locks/a"}]}"#, "{held, token}"),
+        (r#"{"if":[{"key":"a","held":"locks/a","token":1,"version":1}]}"#, "a compare is"),
+        (r#"{"if":[{"key":"a","revision":1}]}"#, "unknown field `revision`"),
+        (r#"{"if":[{"key":"a","version":-1}]}"#, "invalid value"),
+        (r#"{"then":[{"key":"a"}]}"#, "op is missing"),
+        (r#"{"then":[{"op":"send","key":"a"}]}"#, "op is not one of"),
+        (r#"{"then":[{"op":"get"}]}"#, "get needs key"),
+        (r#"{"then":[{"op":"get","key":"a","value":"1"}]}"#, "get does not take value"),
+        (r#"{"then":[{"op":"put","key":"a"}]}"#, "one of value and value_base64 is required"),
+        (r#"{"then":[{"op":"put","key":"a","value":"1","value_base64":"MQ=="}]}"#, "exclude each other"),
+        (r#"{"then":[{"op":"put","key":"a","key_base64":"YQ==","value":"1"}]}"#, "exclude each other"),
+        (r#"{"then":[{"op":"delete","key":"a","prefix":"a"}]}"#, "key or prefix"),
+        (r#"{"then":[{"op":"release","lock":"a"}]}"#, "release needs session"),
+        (r#"{"then":[{"op":"get","key":"a"}],"then":[]}"#, "duplicate field"),
+    ] {
+        refused::<Txn>(body, why);
+    }
+    let result: TxnResult = golden(
+        r#"{"succeeded":true,"revision":9,"results":[{"op":"get","entry":{"key":"a","value":"1","content_type":"text/plain; charset=utf-8","create_revision":1,"mod_revision":1,"version":1}},{"op":"get","entry":null},{"op":"put","version":1},{"op":"delete","deleted":2},{"op":"release"},{"op":"send"}]}"#,
+    );
+    assert_eq!(result.results[1], OperationResult::Get { entry: None });
+    assert_eq!(result.results[5], OperationResult::Other { op: "send".into() });
+}
+
+#[test]
+fn sessions() {
+    golden::<SessionCreate>("{}");
+    golden::<SessionCreate>(
+        r#"{"ttl":"15s","name":"worker-3","meta":{"zone":"a"},"on_expire":"delete","lock_delay":"5s"}"#,
+    );
+    refused::<SessionCreate>(r#"{"tll":"15s"}"#, "unknown field `tll`");
+    golden::<SessionCreated>(r#"{"id":"7587d8aa00000001","ttl":"15s","valid_for":"14.9s","revision":8}"#);
+    golden::<SessionRenew>(r#"{"progress":{"percent":40,"note":"half"},"meta":{}}"#);
+    golden::<SessionRenewed>(
+        r#"{"valid_for":"15s","holds":[{"family":"locks","name":"deploy","token":811,"mode":"exclusive"}],"lost":[{"family":"locks","name":"x","token":7}]}"#,
+    );
+    golden::<Session>(
+        r#"{"id":"7587d8aa00000001","name":"worker-3","state":"suspect","ttl":"15s","valid_for":"4s","on_expire":"release","lock_delay":"5s","meta":{"zone":"a"},"progress":{"percent":40},"created":"2026-11-22T05:40:11Z","create_revision":8,"holds":[],"waits":[{"family":"locks","name":"y","position":2}],"keys":["a"]}"#,
+    );
+    golden::<SessionClosed>(r#"{"released":[{"family":"locks","name":"x","token":7}],"revision":9}"#);
+}
+
+#[test]
+fn locks() {
+    golden::<Acquired>(
+        r#"{"session":"7587d8aa00000001","token":811,"valid_for":"30s","mode":"exclusive","ordinal":4}"#,
+    );
+    golden::<Waiting>(
+        r#"{"session":"7587d8aa00000001","position":3,"valid_for":"30s","blockers":[{"session":"7587d8aa00000002","owner":"ci-7","token":811,"since":"2026-11-22T05:40:11Z","valid_for":"8.4s","mode":"shared"}]}"#,
+    );
+    golden::<Lock>(
+        r#"{"name":"deploy","holders":[{"session":"7587d8aa00000001","owner":"ci-7","token":811,"mode":"exclusive","since":"2026-11-22T05:40:11Z","valid_for":"8.4s","count":1,"ordinal":4}],"waiters":[{"session":"7587d8aa00000002","mode":"shared","since":"2026-11-22T05:40:12Z","position":1}],"config":{"lock_delay":"5s"}}"#,
+    );
+    golden::<Released>(r#"{"released_to":["7587d8aa00000002"],"revision":812}"#);
+    golden::<Renewed>(r#"{"valid_for":"30s","token":811}"#);
+    golden::<Broken>(
+        r#"{"broken":[{"session":"7587d8aa00000001","token":811,"mode":"exclusive","since":"2026-11-22T05:40:11Z","count":1}],"revision":813}"#,
+    );
+    golden::<AcquireMany>(r#"{"items":[{"name":"a","mode":"exclusive"},{"name":"b","mode":"shared"}]}"#);
+    golden::<LockConfig>(r#"{"lock_delay":"5s","max_hold":"1h","min_hold":"0s"}"#);
+    refused::<LockConfig>(r#"{"max":"1h"}"#, "unknown field `max`");
+}
+
+#[test]
+fn cluster_and_limits() {
+    golden::<Cluster>(
+        r#"{"cluster_id":"c0ffee","member_id":"1","name":"n1","role":"voter","leader":"1","term":3,"revision":842,"compact_revision":0,"committed_index":900,"applied_index":900,"epoch":1,"feature_level":1,"version":"0.1.0","state_hash":"00ff"}"#,
+    );
+    golden::<Member>(
+        r#"{"id":"1","name":"n1","peer":"127.0.0.1:7071","client_url":"http://127.0.0.1:7070","role":"voter","leader":true,"state":"up","matched_index":900}"#,
+    );
+    golden::<MemberAdd>(r#"{"name":"n4","peer":"127.0.0.1:7371","client_url":"http://127.0.0.1:7370"}"#);
+    refused::<MemberAdd>(r#"{"name":"n4","peer":"a:1","client_url":"u","x":1}"#, "unknown field `x`");
+    golden::<MemberAdded>(r#"{"id":"104","cluster_id":"c0ffee","members":[]}"#);
+    golden::<Version>(r#"{"version":"0.1.0","api":"v1"}"#);
+    golden::<Limits>(
+        r#"{"key_bytes_max":512,"value_bytes_max":262144,"metadata_bytes_max":4096,"body_bytes_max":1048576,"transaction_operations_max":128,"list_items_default":100,"list_items_max":1000,"wait_max":"10m","session_ttl_min":"1s","session_ttl_default":"15s","session_ttl_max":"24h","holds_per_session_max":1000,"waiters_per_object_max":10000,"idempotency_key_bytes_max":255,"idempotency_retention":"1h","streams_max":10000,"quota_bytes":2147483648}"#,
+    );
+}
+
+#[test]
+fn frames() {
+    golden::<Frame>(
+        r#"{"type":"snapshot","revision":42,"items":[{"key":"a","create_revision":1,"mod_revision":1,"version":1}],"more":true}"#,
+    );
+    golden::<Frame<Lock>>(
+        r#"{"type":"snapshot","revision":42,"items":[{"name":"a","holders":[],"waiters":[]}]}"#,
+    );
+    golden::<Frame>(r#"{"type":"synced","revision":42}"#);
+    golden::<Frame>(
+        r#"{"type":"change","revision":43,"time":"2026-11-22T05:40:11.25Z","events":[{"family":"kv","op":"put","key":"app/color","value":"red","content_type":"text/plain; charset=utf-8","version":2,"previous_revision":41},{"family":"kv","op":"put","key":"new","value_base64":"AA==","content_type":"application/octet-stream","version":1,"create":true},{"family":"kv","op":"delete","key_base64":"/w==","previous_revision":7,"cause":"session_expired"},{"family":"locks","op":"acquire","name":"deploy","session":"7587d8aa00000001","token":43,"mode":"exclusive","owner":"ci-7"}]}"#,
+    );
+    golden::<Frame>(r#"{"type":"progress","revision":50}"#);
+    golden::<Frame>(r#"{"type":"gap","from":3,"to":40}"#);
+    golden::<Frame>(r#"{"type":"lagged","revision":40}"#);
+    golden::<Frame>(r#"{"type":"bye","revision":40,"reason":"shutdown"}"#);
+    let error: Frame = golden(
+        r#"{"type":"error","problem":{"type":"/problems/compacted","title":"The revision is compacted","status":410,"code":"compacted","retry":"after_reread","effect":"none","detail":"compact_revision=40","compact_revision":40}}"#,
+    );
+    assert_eq!(error.resume_after(), None);
+    let other: Frame = serde_json::from_str(r#"{"type":"of_the_future","x":1}"#).unwrap();
+    assert_eq!(other, Frame::Other { kind: "of_the_future".into() });
+}
+
+#[test]
+fn hold_frames() {
+    golden::<HoldFrame>(r#"{"type":"opened","session":"7587d8aa00000001","ttl":"15s","valid_for":"15s"}"#);
+    golden::<HoldFrame>(r#"{"type":"waiting","position":2}"#);
+    golden::<HoldFrame>(
+        r#"{"type":"acquired","session":"7587d8aa00000001","token":811,"valid_for":"15s","mode":"shared"}"#,
+    );
+    golden::<HoldFrame>(r#"{"type":"held","valid_for":"15s"}"#);
+    golden::<HoldFrame>(r#"{"type":"lost","reason":"session_expired"}"#);
+    golden::<HoldFrame>(r#"{"type":"bye","reason":"shutdown"}"#);
+    let other: HoldFrame = serde_json::from_str(r#"{"type":"of_the_future","x":1}"#).unwrap();
+    assert_eq!(other, HoldFrame::Other);
+}
