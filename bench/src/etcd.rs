@@ -1,0 +1,232 @@
+//! etcd under load: gRPC over a few shared connections, the calls that its own clients make.
+
+use anyhow::{Result, ensure};
+use http::Uri;
+
+use crate::grpc::{Channel, Stream};
+use crate::protobuf::{self, Message};
+use crate::service;
+use crate::workload::{
+    Connections, KeyChoice, SESSION_TTL, Shape, Workload, fill_value, is_value_of, key_name,
+};
+
+pub struct Etcd {
+    nodes: Vec<String>,
+    connections: Connections,
+    /// Empty if each client makes its own.
+    shared: Vec<Channel>,
+    shape: Shape,
+}
+
+pub struct Client {
+    channel: Channel,
+    methods: Methods,
+    workload: Workload,
+    shape: Shape,
+    choice: KeyChoice,
+    key: String,
+    value: Vec<u8>,
+    lock: String,
+    lease: u64,
+    keep_alive: Option<Stream>,
+    /// Of the client's own key, in compare-and-set.
+    revision: u64,
+    /// The key that stands for the lock while it is held.
+    ownership: Vec<u8>,
+}
+
+struct Methods {
+    put: Uri,
+    range: Uri,
+    txn: Uri,
+    lease_grant: Uri,
+    lease_revoke: Uri,
+    lease_keep_alive: Uri,
+    lock: Uri,
+    unlock: Uri,
+}
+
+impl Etcd {
+    /// Connects to the nodes, given as `host:port`.
+    pub async fn open(nodes: &[String], shape: Shape, connections: Connections) -> Result<Self> {
+        let mut shared = Vec::new();
+        if let Connections::Shared(per_node) = connections {
+            for node in nodes.iter().cycle().take(per_node * nodes.len()) {
+                shared.push(Channel::dial(node).await?);
+            }
+        }
+        Ok(Self { nodes: nodes.to_vec(), connections, shared, shape })
+    }
+
+    /// The channels go round the nodes, so that a client's node is the same either way.
+    async fn channel(&self, number: usize) -> Result<Channel> {
+        match self.connections {
+            Connections::Shared(_) => Ok(self.shared[number % self.shared.len()].clone()),
+            Connections::Each => Channel::dial(&self.nodes[number % self.nodes.len()]).await,
+        }
+    }
+}
+
+impl service::Service for Etcd {
+    type Client = Client;
+
+    fn connections(&self) -> usize {
+        self.connections.total(self.nodes.len(), self.shape.clients)
+    }
+
+    async fn client(&self, workload: Workload, number: usize) -> Result<Client> {
+        let channel = self.channel(number).await?;
+        let mut client = Client {
+            methods: Methods::on(&channel)?,
+            channel,
+            workload,
+            shape: self.shape,
+            choice: KeyChoice::new(number, self.shape.keys),
+            key: String::new(),
+            value: Vec::new(),
+            lock: match workload {
+                Workload::LockContended => "bench-contended".to_owned(),
+                _ => format!("bench-{number}"),
+            },
+            lease: 0,
+            keep_alive: None,
+            revision: 0,
+            ownership: Vec::new(),
+        };
+        if workload.needs_session() {
+            let grant = Message::default().number(1, SESSION_TTL.as_secs());
+            let answer = client.channel.unary(&client.methods.lease_grant, grant.as_bytes()).await?;
+            client.lease = protobuf::number(&answer, 2)?;
+            ensure!(client.lease != 0, "lease grant answered without an id");
+        }
+        if workload == Workload::Cas {
+            client.key = format!("bench/cas/{number:04}");
+            fill_value(&mut client.value, &client.key, client.shape.value_bytes);
+            client.revision = client.put().await?;
+        }
+        Ok(client)
+    }
+}
+
+impl service::Client for Client {
+    async fn write_key(&mut self, key: u32) -> Result<()> {
+        key_name(&mut self.key, key);
+        fill_value(&mut self.value, &self.key, self.shape.value_bytes);
+        self.put().await.map(drop)
+    }
+
+    async fn step(&mut self) -> Result<()> {
+        match self.workload {
+            Workload::Put => {
+                let key = self.choice.choose();
+                self.write_key(key).await
+            }
+            Workload::Get => self.read(false).await,
+            Workload::StaleGet => self.read(true).await,
+            Workload::Cas => self.compare_and_set().await,
+            Workload::Lock | Workload::LockContended => {
+                self.acquire().await?;
+                self.release().await
+            }
+            Workload::Renew => self.renew().await,
+        }
+    }
+
+    async fn recover(&mut self) -> Result<()> {
+        self.keep_alive = None;
+        match self.workload {
+            Workload::Cas => self.revision = self.put().await?,
+            Workload::Lock | Workload::LockContended if !self.ownership.is_empty() => self.release().await?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn leave(self) -> Result<()> {
+        if self.lease != 0 {
+            let revoke = Message::default().number(1, self.lease);
+            self.channel.unary(&self.methods.lease_revoke, revoke.as_bytes()).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Client {
+    async fn put(&mut self) -> Result<u64> {
+        let put = Message::default().bytes(1, self.key.as_bytes()).bytes(2, &self.value);
+        let answer = self.channel.unary(&self.methods.put, put.as_bytes()).await?;
+        header_revision(&answer)
+    }
+
+    async fn read(&mut self, serializable: bool) -> Result<()> {
+        key_name(&mut self.key, self.choice.choose());
+        let range = Message::default().bytes(1, self.key.as_bytes()).number(7, u64::from(serializable));
+        let answer = self.channel.unary(&self.methods.range, range.as_bytes()).await?;
+        let entry = protobuf::bytes(&answer, 2)?;
+        let value = protobuf::bytes(entry, 5)?;
+        ensure!(is_value_of(value, &self.key, self.shape.value_bytes), "range answered another value");
+        Ok(())
+    }
+
+    /// Compares the modification revision (target 2 in field 6), then puts.
+    async fn compare_and_set(&mut self) -> Result<()> {
+        let key = self.key.as_bytes();
+        let compare = Message::default().number(2, 2).bytes(3, key).number(6, self.revision);
+        let put = Message::default().bytes(1, key).bytes(2, &self.value);
+        let then = Message::default().message(2, &put);
+        let txn = Message::default().message(1, &compare).message(2, &then);
+        let answer = self.channel.unary(&self.methods.txn, txn.as_bytes()).await?;
+        ensure!(protobuf::number(&answer, 2)? == 1, "compare-and-set was refused");
+        self.revision = header_revision(&answer)?;
+        Ok(())
+    }
+
+    async fn acquire(&mut self) -> Result<()> {
+        let lock = Message::default().bytes(1, self.lock.as_bytes()).number(2, self.lease);
+        let answer = self.channel.unary(&self.methods.lock, lock.as_bytes()).await?;
+        self.ownership = protobuf::bytes(&answer, 2)?.to_vec();
+        ensure!(!self.ownership.is_empty(), "lock answered without a key");
+        Ok(())
+    }
+
+    async fn release(&mut self) -> Result<()> {
+        let unlock = Message::default().bytes(1, &self.ownership);
+        self.ownership.clear();
+        self.channel.unary(&self.methods.unlock, unlock.as_bytes()).await.map(drop)
+    }
+
+    async fn renew(&mut self) -> Result<()> {
+        let renewal = Message::default().number(1, self.lease);
+        let answer = if let Some(stream) = &mut self.keep_alive {
+            stream.exchange(renewal.as_bytes()).await?
+        } else {
+            let pending = self.channel.stream(&self.methods.lease_keep_alive).await?;
+            let (stream, answer) = pending.begin(renewal.as_bytes()).await?;
+            self.keep_alive = Some(stream);
+            answer
+        };
+        ensure!(protobuf::number(&answer, 3)? > 0, "lease is gone");
+        Ok(())
+    }
+}
+
+impl Methods {
+    fn on(channel: &Channel) -> Result<Self> {
+        Ok(Self {
+            put: channel.method("/etcdserverpb.KV/Put")?,
+            range: channel.method("/etcdserverpb.KV/Range")?,
+            txn: channel.method("/etcdserverpb.KV/Txn")?,
+            lease_grant: channel.method("/etcdserverpb.Lease/LeaseGrant")?,
+            lease_revoke: channel.method("/etcdserverpb.Lease/LeaseRevoke")?,
+            lease_keep_alive: channel.method("/etcdserverpb.Lease/LeaseKeepAlive")?,
+            lock: channel.method("/v3lockpb.Lock/Lock")?,
+            unlock: channel.method("/v3lockpb.Lock/Unlock")?,
+        })
+    }
+}
+
+fn header_revision(answer: &[u8]) -> Result<u64> {
+    let revision = protobuf::number(protobuf::bytes(answer, 1)?, 3)?;
+    ensure!(revision > 0, "answer without a revision");
+    Ok(revision)
+}

@@ -1,0 +1,182 @@
+//! The load: clients that repeat one operation, as fast as they are answered or at a fixed rate.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use hdrhistogram::Histogram;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::service::{Client, Service};
+use crate::workload::{Shape, Workload};
+
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub workload: Workload,
+    pub shape: Shape,
+    /// Load before the measurement.
+    pub warmup: Duration,
+    /// The measurement.
+    pub window: Duration,
+    /// Operations per second of all clients together; absent is the closed loop: each client asks again when it is answered.
+    pub rate: Option<f64>,
+}
+
+/// What came back inside the window.
+pub struct Tally {
+    /// Microseconds from the moment an operation began, or should have begun.
+    pub latencies: Histogram<u64>,
+    pub window: Duration,
+    pub errors: BTreeMap<String, u64>,
+}
+
+const LATENCY_US_MAX: u64 = 120_000_000;
+/// How long operations under way at the end may take; the wait for a contended lock is the longest.
+const FAREWELL: Duration = Duration::from_secs(10);
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
+
+struct Scene {
+    measuring: Cell<bool>,
+    ended: Cell<bool>,
+    latencies: RefCell<Histogram<u64>>,
+    errors: RefCell<BTreeMap<String, u64>>,
+}
+
+/// Runs the plan; `at_edge` is called when the window opens and when it closes. Must run inside a local task set.
+pub async fn offer<S: Service>(service: &S, plan: Plan, mut at_edge: impl FnMut()) -> Result<Tally> {
+    let scene = Rc::new(Scene {
+        measuring: Cell::new(false),
+        ended: Cell::new(false),
+        latencies: RefCell::new(Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)?),
+        errors: RefCell::default(),
+    });
+    let mut clients = Vec::with_capacity(plan.shape.clients);
+    for number in 0..plan.shape.clients {
+        let client = service.client(plan.workload, number).await;
+        clients.push(client.with_context(|| format!("prepare client {number}"))?);
+    }
+
+    let begun = Instant::now();
+    let mut loops = JoinSet::new();
+    for (number, client) in clients.into_iter().enumerate() {
+        let pace = plan.rate.map(|rate| Pace::new(begun, rate, plan.shape.clients, number));
+        loops.spawn_local(repeat(client, pace, scene.clone()));
+    }
+    sleep(plan.warmup).await;
+    at_edge();
+    let opened = Instant::now();
+    scene.measuring.set(true);
+    sleep(plan.window).await;
+    scene.measuring.set(false);
+    let window = opened.elapsed();
+    at_edge();
+    scene.ended.set(true);
+
+    let farewell = async {
+        while let Some(left) = loops.join_next().await {
+            left??;
+        }
+        anyhow::Ok(())
+    };
+    if let Ok(left) = timeout(FAREWELL, farewell).await {
+        left?;
+    } else {
+        scene.count(format!("{} clients were not answered within {FAREWELL:?}", loops.len()));
+    }
+    let latencies = scene.latencies.borrow().clone();
+    let errors = scene.errors.take();
+    Ok(Tally { latencies, window, errors })
+}
+
+/// Writes every key once, with all clients.
+pub async fn write_keys<S: Service>(service: &S, shape: Shape) -> Result<()> {
+    let mut writers = JoinSet::new();
+    let stride = u32::try_from(shape.clients)?;
+    for number in 0..shape.clients {
+        let mut client = service.client(Workload::Put, number).await?;
+        writers.spawn_local(async move {
+            for key in (u32::try_from(number)?..shape.keys).step_by(stride as usize) {
+                client.write_key(key).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(written) = writers.join_next().await {
+        written?.context("write the keys to be read")?;
+    }
+    Ok(())
+}
+
+async fn repeat<C: Client>(mut client: C, mut pace: Option<Pace>, scene: Rc<Scene>) -> Result<()> {
+    while !scene.ended.get() {
+        let begun = match &mut pace {
+            Some(pace) => pace.next().await,
+            None => Instant::now(),
+        };
+        match client.step().await {
+            Ok(()) => scene.record(begun.elapsed()),
+            Err(error) => {
+                scene.count(format!("{error:#}"));
+                sleep(PAUSE_AFTER_ERROR).await;
+                if let Err(error) = client.recover().await {
+                    scene.count(format!("recover: {error:#}"));
+                }
+            }
+        }
+    }
+    // What a client leaves behind expires; it is no part of the measurement.
+    drop(client.leave().await);
+    Ok(())
+}
+
+impl Scene {
+    fn record(&self, latency: Duration) {
+        if self.measuring.get() {
+            let us = u64::try_from(latency.as_micros()).unwrap_or(LATENCY_US_MAX).clamp(1, LATENCY_US_MAX);
+            self.latencies.borrow_mut().saturating_record(us);
+        }
+    }
+
+    /// Errors count whenever they happen: one in the warm-up also says that something is wrong.
+    fn count(&self, error: String) {
+        *self.errors.borrow_mut().entry(error).or_default() += 1;
+    }
+}
+
+/// When a client of the open loop has to begin its next operation, whether or not the last one was quick.
+struct Pace {
+    due: Instant,
+    interval: Duration,
+}
+
+impl Pace {
+    fn new(begun: Instant, rate: f64, clients: usize, number: usize) -> Self {
+        let between = Duration::from_secs_f64(1.0 / rate);
+        let clients = u32::try_from(clients).unwrap_or(u32::MAX);
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        Self { due: begun + between * number, interval: between * clients }
+    }
+
+    /// Waits until the operation is due and returns the moment from which its latency counts: when it was due if the
+    /// client is late (so that waiting behind a slow answer counts), else now (the timer's own millisecond does not).
+    async fn next(&mut self) -> Instant {
+        let due = self.due;
+        self.due += self.interval;
+        if Instant::now() >= due {
+            return due;
+        }
+        sleep_until(due).await;
+        Instant::now()
+    }
+}
+
+pub fn check(plan: &Plan) -> Result<()> {
+    ensure!(plan.shape.clients > 0, "at least one client is needed");
+    ensure!(plan.shape.keys > 0, "at least one key is needed");
+    ensure!(!plan.window.is_zero(), "the measurement needs a duration");
+    ensure!(plan.rate.is_none_or(|rate| rate.is_finite() && rate > 0.0), "the rate must be positive");
+    Ok(())
+}

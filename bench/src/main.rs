@@ -1,0 +1,326 @@
+//! Coracle's load generator: one service under load, or two of them in turn.
+
+mod cluster;
+mod compare;
+mod coracle;
+mod etcd;
+mod grpc;
+mod http1;
+mod load;
+mod measure;
+mod peers;
+mod processes;
+mod protobuf;
+mod record;
+mod service;
+mod table;
+#[cfg(test)]
+mod tests;
+mod workload;
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cluster::{Kind, Program};
+use crate::compare::{Campaign, alternate};
+use crate::load::Plan;
+use crate::measure::{Subject, publish};
+use crate::processes::Watched;
+use crate::record::{Machine, Setting};
+use crate::workload::{Connections, Shape, Work, Workload};
+
+#[derive(Parser)]
+#[command(name = "coracle-bench", version, about = "Measures Coracle, alone or beside other services")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure one service: a running one (--url), or a cluster started for this
+    Run(Run),
+    /// Start two clusters on this machine and measure them in turn, A B A B
+    Compare(Compare),
+    /// Print records (JSON lines) as a Markdown table
+    Table { file: PathBuf },
+    /// Fetch the programs that Coracle is compared with
+    FetchPeers {
+        #[arg(long)]
+        cache: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+struct Run {
+    /// A node of a running service; repeat it for each node. Without it a cluster is started and stopped
+    #[arg(long = "url")]
+    urls: Vec<String>,
+    /// Server processes of the running service, to know their CPU and memory
+    #[arg(long = "pid", requires = "urls", value_delimiter = ',')]
+    pids: Vec<u32>,
+    #[arg(long, value_enum, default_value = "coracle")]
+    service: ServiceName,
+    #[command(flatten)]
+    load: LoadOptions,
+    #[command(flatten)]
+    programs: ProgramOptions,
+}
+
+#[derive(Args)]
+struct Compare {
+    /// Whom Coracle is compared with: etcd, or another build of Coracle (--other)
+    #[arg(value_enum)]
+    peer: ServiceName,
+    /// Neighbouring pairs of measurements for each workload
+    #[arg(long, default_value_t = 3)]
+    pairs: u32,
+    /// The other build of Coracle
+    #[arg(long, required_if_eq("peer", "coracle"))]
+    other: Option<PathBuf>,
+    #[command(flatten)]
+    load: LoadOptions,
+    #[command(flatten)]
+    programs: ProgramOptions,
+}
+
+#[derive(Args)]
+struct LoadOptions {
+    /// What to measure, each with its own number of clients if given: put@1,put,get
+    #[arg(
+        long,
+        alias = "workload",
+        value_delimiter = ',',
+        default_value = "put@1,put,get,stale-get,cas,lock,lock-contended@8,renew"
+    )]
+    workloads: Vec<Work>,
+    /// Concurrent clients of workloads that do not say it themselves
+    #[arg(long, default_value_t = 64)]
+    clients: usize,
+    /// Length of each measurement
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Load before each measurement, in seconds
+    #[arg(long, default_value_t = 1.0)]
+    warmup: f64,
+    /// Operations per second of all clients together (open loop); without it each client asks again when answered
+    #[arg(long)]
+    rate: Option<f64>,
+    #[arg(long, default_value_t = 10_000)]
+    keys: u32,
+    /// Size of the values, in bytes
+    #[arg(long, default_value_t = 256)]
+    value_size: usize,
+    /// HTTP/2 connections to each node of etcd, shared by the clients, or `each` for one to each client;
+    /// of several, each is measured in its turn
+    #[arg(long, value_delimiter = ',', default_value = "2,each")]
+    connections: Vec<Connections>,
+    /// Also show the CPU time and the sleeps of the servers' threads, per operation
+    #[arg(long)]
+    threads: bool,
+    /// Add the records to this file, as JSON lines
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct ProgramOptions {
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    #[arg(long, default_value = "target/release/coracle")]
+    coracle: PathBuf,
+    /// An argument for each node of Coracle; repeat it for more
+    #[arg(long = "coracle-arg", allow_hyphen_values = true)]
+    coracle_arguments: Vec<String>,
+    /// etcd's binary; default: the fetched one
+    #[arg(long)]
+    etcd: Option<PathBuf>,
+    /// Where the clusters' data go, in a directory that is removed afterwards
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Keep that directory, with the logs
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ServiceName {
+    Coracle,
+    Etcd,
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    // One thread: the generator shares the machine with the servers, and more threads would only cost more.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tasks = tokio::task::LocalSet::new();
+    tasks.block_on(&runtime, async {
+        // Whoever interrupts gets the same orderly end as everybody: dropping the work stops what it has started.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            done = obey(cli.command) => done,
+            _ = interrupt.recv() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("terminated"),
+        }
+    })
+}
+
+async fn obey(command: Command) -> Result<()> {
+    match command {
+        Command::Run(run) if run.urls.is_empty() => {
+            let program = run.programs.program(run.service, &run.load.connections)?;
+            run_clusters(&[program], &run.load, &run.programs, 1).await
+        }
+        Command::Run(run) => run_against(run).await,
+        Command::Compare(compare) => {
+            let mut ours = compare.programs.program(ServiceName::Coracle, &[])?;
+            let mut theirs = compare.programs.program(compare.peer, &compare.load.connections)?;
+            if let Some(other) = compare.other.filter(|_| compare.peer == ServiceName::Coracle) {
+                "this build".clone_into(&mut ours.title);
+                "other build".clone_into(&mut theirs.title);
+                theirs.path = existing(&other)?;
+            }
+            run_clusters(&[ours, theirs], &compare.load, &compare.programs, compare.pairs).await
+        }
+        Command::Table { file } => {
+            let lines = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+            print!("{}", table::render(&table::parse(&lines)?));
+            Ok(())
+        }
+        Command::FetchPeers { cache } => {
+            println!("{}", peers::fetch(&cache.unwrap_or_else(peers::cache))?.display());
+            Ok(())
+        }
+    }
+}
+
+async fn run_clusters(
+    programs: &[Program],
+    load: &LoadOptions,
+    options: &ProgramOptions,
+    pairs: u32,
+) -> Result<()> {
+    ensure!(options.nodes > 0, "a cluster needs a node");
+    let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let mut directory = tempfile::Builder::new().prefix("coracle-bench-").tempdir_in(&parent)?;
+    directory.disable_cleanup(options.keep);
+    let campaign = Campaign {
+        nodes: options.nodes,
+        pairs,
+        threads: load.threads,
+        directory: directory.path(),
+        plans: load.plans()?,
+    };
+    let records = alternate(programs, &campaign, load.file()?).await?;
+    println!("\n{}", table::render(&records));
+    if options.keep {
+        eprintln!("data and logs are in {}", directory.path().display());
+    }
+    Ok(())
+}
+
+async fn run_against(run: Run) -> Result<()> {
+    let hosts: Vec<String> = run.urls.iter().map(|url| host(url)).collect::<Result<_>>()?;
+    let kind = run.service.kind();
+    let connections = *run.load.connections.first().context("no connections")?;
+    let setting = Setting {
+        campaign: record::now(),
+        commit: record::commit(),
+        machine: Machine::describe(None)?,
+        service: run.service.title().to_owned(),
+        version: "a running service".to_owned(),
+        nodes: hosts.len(),
+    };
+    let watched = Watched { servers: run.pids, bystanders: Vec::new(), threads: run.load.threads };
+    let mut subject = Subject::new(kind, connections, hosts, watched, setting);
+    let mut file = run.load.file()?;
+    for plan in run.load.plans()? {
+        publish(&subject.measure(&plan, 1).await?, file.as_mut())?;
+    }
+    Ok(())
+}
+
+impl LoadOptions {
+    fn plans(&self) -> Result<Vec<Plan>> {
+        let seconds = |name, value| {
+            Duration::try_from_secs_f64(value)
+                .with_context(|| format!("--{name} is not a duration value={value}"))
+        };
+        let (warmup, window) = (seconds("warmup", self.warmup)?, seconds("seconds", self.seconds)?);
+        let plan = |work: &Work| Plan {
+            workload: work.workload,
+            shape: Shape {
+                clients: work.clients.unwrap_or(self.clients),
+                keys: self.keys,
+                value_bytes: self.value_size,
+            },
+            warmup,
+            window,
+            rate: self.rate.filter(|_| work.workload != Workload::LockContended),
+        };
+        let plans: Vec<Plan> = self.workloads.iter().map(plan).collect();
+        plans.iter().try_for_each(load::check)?;
+        Ok(plans)
+    }
+
+    fn file(&self) -> Result<Option<File>> {
+        let open = |path: &PathBuf| {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            file.with_context(|| format!("open {}", path.display()))
+        };
+        self.json.as_ref().map(open).transpose()
+    }
+}
+
+impl ProgramOptions {
+    fn program(&self, service: ServiceName, connections: &[Connections]) -> Result<Program> {
+        let path = match service {
+            ServiceName::Coracle => existing(&self.coracle).context("build it with cargo build --release")?,
+            ServiceName::Etcd => {
+                let fetched = || peers::etcd_in(&peers::cache());
+                existing(&self.etcd.clone().unwrap_or_else(fetched))
+                    .context("get it with coracle-bench fetch-peers")?
+            }
+        };
+        let arguments = match service {
+            ServiceName::Coracle => self.coracle_arguments.clone(),
+            ServiceName::Etcd => Vec::new(),
+        };
+        let connections = connections.to_vec();
+        Ok(Program { kind: service.kind(), title: service.title().to_owned(), path, arguments, connections })
+    }
+}
+
+impl ServiceName {
+    const fn kind(self) -> Kind {
+        match self {
+            Self::Coracle => Kind::Coracle,
+            Self::Etcd => Kind::Etcd,
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Coracle => "Coracle",
+            Self::Etcd => "etcd",
+        }
+    }
+}
+
+fn existing(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().with_context(|| format!("find {}", path.display()))
+}
+
+/// `host:port` of a plain URL, or of text that is just that.
+fn host(url: &str) -> Result<String> {
+    ensure!(!url.starts_with("https://"), "TLS is not measured url={url}");
+    let host = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
+    ensure!(host.contains(':') && !host.contains('/'), "not a node's URL url={url}");
+    Ok(host.to_owned())
+}

@@ -1,0 +1,190 @@
+//! The operations that are measured, the same for every service.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Workload {
+    /// Write one of the keys, chosen at random.
+    Put,
+    /// Linearizable read of one of the keys.
+    Get,
+    /// Read of one of the keys from whatever the asked node has.
+    StaleGet,
+    /// Replace a key that each client has to itself, if it is still at the revision last seen.
+    Cas,
+    /// Acquire and release a lock that each client has to itself, under one session.
+    Lock,
+    /// All clients want the same lock: one operation is one hand-over.
+    LockContended,
+    /// Renew the client's session.
+    Renew,
+}
+
+impl Workload {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::Get => "get",
+            Self::StaleGet => "stale-get",
+            Self::Cas => "cas",
+            Self::Lock => "lock",
+            Self::LockContended => "lock-contended",
+            Self::Renew => "renew",
+        }
+    }
+
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::Get => "linearizable get",
+            Self::StaleGet => "stale get",
+            Self::Cas => "compare-and-set",
+            Self::Lock => "lock + release, distinct locks",
+            Self::LockContended => "one contended lock, hand-overs",
+            Self::Renew => "session renewals",
+        }
+    }
+
+    /// Whether every key must exist before the measurement.
+    pub const fn reads_keys(self) -> bool {
+        matches!(self, Self::Get | Self::StaleGet)
+    }
+
+    pub const fn needs_session(self) -> bool {
+        matches!(self, Self::Lock | Self::LockContended | Self::Renew)
+    }
+}
+
+/// A workload and how many clients ask at once; written `put@64`, or `put` for the default number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    pub workload: Workload,
+    pub clients: Option<usize>,
+}
+
+impl FromStr for Work {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, clients) = match text.split_once('@') {
+            Some((name, clients)) => {
+                (name, Some(clients.parse().with_context(|| format!("number of clients in {text}"))?))
+            }
+            None => (text, None),
+        };
+        if clients == Some(0) {
+            bail!("no clients work={text}");
+        }
+        let workload =
+            <Workload as clap::ValueEnum>::from_str(name, true).map_err(|reason| anyhow::anyhow!(reason))?;
+        Ok(Self { workload, clients })
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.workload.name())?;
+        self.clients.map_or(Ok(()), |clients| write!(f, "@{clients}"))
+    }
+}
+
+/// Sizes that both services are given alike.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub clients: usize,
+    pub keys: u32,
+    pub value_bytes: usize,
+}
+
+/// How clients share HTTP/2 connections: a service that multiplexes is much cheaper with few of them, because
+/// answers leave together; but clients that are programs of their own have nothing to share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connections {
+    /// So many to each node, shared by all clients.
+    Shared(usize),
+    /// One for each client, as HTTP/1.1 has.
+    Each,
+}
+
+impl Connections {
+    pub const fn total(self, nodes: usize, clients: usize) -> usize {
+        match self {
+            Self::Shared(per_node) => per_node * nodes,
+            Self::Each => clients,
+        }
+    }
+}
+
+impl FromStr for Connections {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.parse() {
+            Ok(0) => bail!("at least one connection is needed"),
+            Ok(per_node) => Ok(Self::Shared(per_node)),
+            Err(_) if text == "each" => Ok(Self::Each),
+            Err(_) => bail!("neither a number nor the word each connections={text}"),
+        }
+    }
+}
+
+impl fmt::Display for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shared(1) => f.write_str("1 connection a node"),
+            Self::Shared(per_node) => write!(f, "{per_node} connections a node"),
+            Self::Each => f.write_str("a connection each"),
+        }
+    }
+}
+
+/// Longer than any measurement, so that nothing expires in the middle of one.
+pub const SESSION_TTL: Duration = Duration::from_mins(10);
+
+/// Writes the value of a key: it begins with the key, so that a read can be checked without keeping what was written.
+pub fn fill_value(value: &mut Vec<u8>, key: &str, bytes: usize) {
+    value.clear();
+    value.extend_from_slice(key.as_bytes());
+    value.push(b':');
+    value.resize(bytes.max(value.len()), b'.');
+}
+
+/// Whether these bytes are what [`fill_value`] wrote for the key.
+pub fn is_value_of(value: &[u8], key: &str, bytes: usize) -> bool {
+    value.len() == bytes.max(key.len() + 1)
+        && value.starts_with(key.as_bytes())
+        && value[key.len()] == b':'
+        && value[key.len() + 1..].iter().all(|&byte| byte == b'.')
+}
+
+/// Chooses keys: xorshift, different for each client and the same in each run.
+pub struct KeyChoice {
+    state: u64,
+    keys: u32,
+}
+
+impl KeyChoice {
+    pub fn new(client: usize, keys: u32) -> Self {
+        let seed = (client as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        Self { state: seed | 1, keys }
+    }
+
+    pub fn choose(&mut self) -> u32 {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        u32::try_from((self.state >> 33) % u64::from(self.keys)).expect("smaller than a u32")
+    }
+}
+
+pub fn key_name(name: &mut String, key: u32) {
+    use fmt::Write;
+    name.clear();
+    write!(name, "bench/{key:08}").expect("a string takes any text");
+}
