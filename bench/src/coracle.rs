@@ -183,9 +183,10 @@ pub fn number_member(json: &[u8], name: &str) -> Option<u64> {
     let after = text.match_indices(name).find_map(|(at, _)| {
         let quoted = text[..at].ends_with('"');
         let rest = text[at + name.len()..].strip_prefix('"')?;
-        quoted.then_some(rest)
+        // Without the colon it is a text value, not a name.
+        rest.trim_start().strip_prefix(':').filter(|_| quoted)
     })?;
-    let digits = after.trim_start().strip_prefix(':')?.trim_start();
+    let digits = after.trim_start();
     let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
     digits[..end].parse().ok()
 }

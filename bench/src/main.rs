@@ -20,6 +20,7 @@ mod workload;
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -154,7 +155,17 @@ enum ServiceName {
     Etcd,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let cli = Cli::parse();
     // One thread: the generator shares the machine with the servers, and more threads would only cost more.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

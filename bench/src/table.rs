@@ -112,7 +112,7 @@ fn heading(records: &[&Record], first: &Record) -> String {
         commits = set(|record| record.commit.clone()),
         versions = set(|record| record.version.clone()),
         windows = set(|record| format!("{:.0}", record.window_s)),
-        warmups = set(|record| format!("{:.0}", record.warmup_s)),
+        warmups = set(|record| record.warmup_s.to_string()),
         pairs = records.iter().map(|record| record.pair).max().unwrap_or(0),
         memory_used = memory_used(records),
         steal = noise(|record| record.noise.steal),

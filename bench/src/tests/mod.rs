@@ -1,1 +1,7 @@
-//! Tests of the generator itself.
+//! Tests of the generator itself: what it sends, what it refuses to count, and its arithmetic.
+
+mod clusters;
+mod fake;
+mod formats;
+mod loads;
+mod tables;

@@ -1,0 +1,147 @@
+//! A server that answers as Coracle does, for as much as the generator asks.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+#[derive(Default)]
+pub struct State {
+    pub revision: u64,
+    pub keys: BTreeMap<String, (u64, Vec<u8>)>,
+    pub sessions: u64,
+    /// Lock to the session that holds it.
+    pub held: BTreeMap<String, String>,
+    pub grants: u64,
+    pub stale_reads: u64,
+    pub renewals: u64,
+    /// Before each answer.
+    pub delay: Duration,
+    /// Added to the values that are read.
+    pub corrupt: &'static str,
+}
+
+pub type Shared = Rc<RefCell<State>>;
+
+/// Serves until the local task set is dropped; returns `host:port`.
+pub async fn serve(state: Shared) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    tokio::task::spawn_local(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::task::spawn_local(converse(stream, state.clone()));
+        }
+    });
+    host
+}
+
+async fn converse(stream: TcpStream, state: Shared) {
+    stream.set_nodelay(true).unwrap();
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut head = Vec::new();
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+                return;
+            }
+            head.push(line.trim_end().to_ascii_lowercase());
+        }
+        let header = |name: &str| head.iter().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let mut body = vec![0; header("content-length:").map_or(0, |length| length.parse().unwrap())];
+        stream.read_exact(&mut body).await.unwrap();
+        let mut words = head[0].split(' ');
+        let (method, path) = (words.next().unwrap(), words.next().unwrap());
+        let expected = header("if-match:").map(|revision| revision.trim_matches('"').parse().unwrap());
+
+        let delay = state.borrow().delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        let (status, answer) = loop {
+            let answer = state.borrow_mut().answer(method, path, expected, body.clone());
+            match answer {
+                Some(answer) => break answer,
+                None => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        let head =
+            format!("HTTP/1.1 {status} X\r\nCoracle-Revision: 1\r\nContent-Length: {}\r\n\r\n", answer.len());
+        // In two pieces, so that the reader has to put answers together.
+        stream.get_mut().write_all(head.as_bytes()).await.unwrap();
+        if stream.get_mut().write_all(&answer).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl State {
+    /// `None` while the request has to wait.
+    fn answer(
+        &mut self,
+        method: &str,
+        path: &str,
+        expected: Option<u64>,
+        body: Vec<u8>,
+    ) -> Option<(u16, Vec<u8>)> {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let session = query.split('&').find_map(|part| part.strip_prefix("session=")).unwrap_or_default();
+        let parts: Vec<&str> = path.split('/').skip(2).collect();
+        let answer = match (method, &parts[..]) {
+            ("put", ["kv", key @ ..]) => self.put(&key.join("/"), expected, body),
+            ("get", ["kv", key @ ..]) => {
+                self.stale_reads += u64::from(query == "consistency=stale");
+                match self.keys.get(&key.join("/")) {
+                    Some((_, value)) => (200, [value, self.corrupt.as_bytes()].concat()),
+                    None => problem(404, "key_not_found"),
+                }
+            }
+            ("post", ["sessions"]) => {
+                assert_eq!(body, br#"{"ttl":"600s"}"#);
+                self.sessions += 1;
+                (201, format!(r#"{{"id":"s{}","ttl":"600s"}}"#, self.sessions).into_bytes())
+            }
+            ("post", ["sessions", _, "renew"]) => {
+                self.renewals += 1;
+                (200, br#"{"valid_for":"600s","holds":[],"lost":[]}"#.to_vec())
+            }
+            ("delete", ["sessions", _]) => {
+                self.sessions -= 1;
+                (200, br#"{"released":[]}"#.to_vec())
+            }
+            ("post", ["locks", lock, "acquire"]) => {
+                if self.held.contains_key(*lock) {
+                    return if query.contains("wait=") { None } else { Some(problem(409, "lock_held")) };
+                }
+                self.held.insert((*lock).to_owned(), session.to_owned());
+                self.grants += 1;
+                (200, format!(r#"{{"session":"{session}","token":{}}}"#, self.grants).into_bytes())
+            }
+            ("post", ["locks", lock, "release"]) => match self.held.remove(*lock) {
+                Some(holder) if holder == session => (200, b"{}".to_vec()),
+                _ => problem(409, "not_holder"),
+            },
+            _ => problem(404, "route_not_found"),
+        };
+        Some(answer)
+    }
+
+    fn put(&mut self, key: &str, expected: Option<u64>, value: Vec<u8>) -> (u16, Vec<u8>) {
+        let current = self.keys.get(key).map_or(0, |(revision, _)| *revision);
+        if expected.is_some_and(|expected| expected != current) {
+            return problem(412, "revision_mismatch");
+        }
+        self.revision += 1;
+        self.keys.insert(key.to_owned(), (self.revision, value));
+        (200, format!(r#"{{"key":"{key}","revision":{},"version":1}}"#, self.revision).into_bytes())
+    }
+}
+
+fn problem(status: u16, code: &str) -> (u16, Vec<u8>) {
+    (status, format!(r#"{{"status":{status},"code":"{code}"}}"#).into_bytes())
+}

@@ -1,0 +1,136 @@
+//! Loads against the fake server.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::fake::{Shared, serve};
+use crate::coracle::Coracle;
+use crate::load::{Plan, Tally, offer, write_keys};
+use crate::workload::{Shape, Workload};
+
+const SHAPE: Shape = Shape { clients: 4, keys: 50, value_bytes: 64 };
+
+fn on_one_thread<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, work)
+}
+
+/// A short load of the workload, and the server's state after it.
+fn load(workload: Workload, state: &Shared, rate: Option<f64>) -> Tally {
+    let state = state.clone();
+    on_one_thread(async move {
+        let nodes = [serve(state.clone()).await, serve(state).await];
+        let service = Coracle::new(&nodes, SHAPE);
+        if workload.reads_keys() {
+            write_keys(&service, SHAPE).await.unwrap();
+        }
+        let times = [Duration::from_millis(20), Duration::from_millis(300)];
+        let plan = Plan { workload, shape: SHAPE, warmup: times[0], window: times[1], rate };
+        offer(&service, plan, || {}).await.unwrap()
+    })
+}
+
+fn clean(workload: Workload) -> (Tally, Shared) {
+    let state = Shared::default();
+    let tally = load(workload, &state, None);
+    assert_eq!(tally.errors, [].into());
+    assert!(tally.latencies.len() > 10, "{} operations", tally.latencies.len());
+    (tally, state)
+}
+
+#[test]
+fn puts_write_whole_values_to_the_keys() {
+    let (tally, state) = clean(Workload::Put);
+    let state = state.borrow();
+    assert!(state.revision >= tally.latencies.len());
+    assert!(state.keys.len() <= 50);
+    for (key, (_, value)) in &state.keys {
+        assert_eq!(value.len(), 64);
+        assert!(value.starts_with(format!("{key}:").as_bytes()));
+    }
+}
+
+#[test]
+fn reads_find_every_key() {
+    let (_, state) = clean(Workload::Get);
+    assert_eq!((state.borrow().keys.len(), state.borrow().stale_reads), (50, 0));
+    let (tally, state) = clean(Workload::StaleGet);
+    assert!(state.borrow().stale_reads >= tally.latencies.len());
+}
+
+#[test]
+fn a_wrong_value_is_an_error_and_no_operation() {
+    let state = Shared::default();
+    state.borrow_mut().corrupt = "!";
+    let tally = load(Workload::Get, &state, None);
+    assert_eq!(tally.latencies.len(), 0);
+    assert_eq!(tally.errors.keys().collect::<Vec<_>>(), ["GET answered another value"]);
+}
+
+#[test]
+fn a_missing_key_is_told_by_its_code() {
+    let state = Shared::default();
+    let tally = on_one_thread(async {
+        let service = Coracle::new(&[serve(state).await], SHAPE);
+        let window = Duration::from_millis(50);
+        let plan = Plan { workload: Workload::Get, shape: SHAPE, warmup: window, window, rate: None };
+        offer(&service, plan, || {}).await.unwrap()
+    });
+    assert_eq!(tally.latencies.len(), 0);
+    assert_eq!(tally.errors.keys().collect::<Vec<_>>(), ["GET /v1/kv/bench: 404 key_not_found"]);
+}
+
+#[test]
+fn compare_and_set_follows_its_own_revisions() {
+    let (tally, state) = clean(Workload::Cas);
+    assert_eq!(state.borrow().keys.len(), 4);
+    assert!(state.borrow().revision >= tally.latencies.len());
+}
+
+#[test]
+fn locks_are_taken_and_given_back_and_sessions_closed() {
+    for workload in [Workload::Lock, Workload::LockContended] {
+        let (tally, state) = clean(workload);
+        let state = state.borrow();
+        assert!(state.grants >= tally.latencies.len());
+        assert_eq!((state.held.len(), state.sessions), (0, 0));
+    }
+}
+
+#[test]
+fn renewals_are_counted_one_by_one() {
+    let (tally, state) = clean(Workload::Renew);
+    assert!(state.borrow().renewals >= tally.latencies.len());
+}
+
+#[test]
+fn the_open_loop_asks_at_its_rate() {
+    let state = Shared::default();
+    let tally = load(Workload::Put, &state, Some(400.0));
+    let expected = 400.0 * tally.window.as_secs_f64();
+    let got = u32::try_from(tally.latencies.len()).unwrap();
+    assert!((f64::from(got) - expected).abs() < expected * 0.25, "{got} operations, {expected} expected");
+}
+
+#[test]
+fn the_open_loop_counts_the_wait_of_operations_that_were_due() {
+    let state = Shared::default();
+    state.borrow_mut().delay = Duration::from_millis(20);
+    // 4 clients answered in 20 ms do 200 a second: at 800 each next operation begins later after it was due.
+    let tally = load(Workload::Put, &state, Some(800.0));
+    assert!(tally.latencies.max() > 100_000, "max {} µs", tally.latencies.max());
+    let closed = load(Workload::Put, &state, None);
+    assert!(closed.latencies.min() >= 20_000 - 20, "min {} µs", closed.latencies.min());
+}
+
+#[test]
+fn both_edges_of_the_window_are_seen() {
+    let edges = Rc::new(std::cell::Cell::new(0));
+    on_one_thread(async {
+        let service = Coracle::new(&[serve(Shared::default()).await], SHAPE);
+        let window = Duration::from_millis(30);
+        let plan = Plan { workload: Workload::Put, shape: SHAPE, warmup: window, window, rate: None };
+        offer(&service, plan, || edges.set(edges.get() + 1)).await.unwrap();
+    });
+    assert_eq!(edges.get(), 2);
+}
