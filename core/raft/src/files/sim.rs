@@ -1,0 +1,1 @@
+//! A disk in memory that behaves as badly as a real one may.
