@@ -58,6 +58,10 @@ impl service::Service for Coracle {
         if workload.needs_session() {
             client.open_session().await?;
         }
+        if workload == Workload::StaleGet {
+            // A linearizable read first: after it this node has all the keys, so that a missing one is an error.
+            client.read("").await?;
+        }
         if workload == Workload::Cas {
             client.key = format!("bench/cas/{number:04}");
             fill_value(&mut client.value, &client.key, client.shape.value_bytes);

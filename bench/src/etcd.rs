@@ -99,6 +99,10 @@ impl service::Service for Etcd {
             client.lease = protobuf::number(&answer, 2)?;
             ensure!(client.lease != 0, "lease grant answered without an id");
         }
+        if workload == Workload::StaleGet {
+            // A linearizable read first: after it this node has all the keys, so that a missing one is an error.
+            client.read(false).await?;
+        }
         if workload == Workload::Cas {
             client.key = format!("bench/cas/{number:04}");
             fill_value(&mut client.value, &client.key, client.shape.value_bytes);

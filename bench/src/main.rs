@@ -32,7 +32,7 @@ use crate::compare::{Campaign, alternate};
 use crate::load::Plan;
 use crate::measure::{Subject, publish};
 use crate::processes::Watched;
-use crate::record::{Machine, Setting};
+use crate::record::{Machine, Record, Setting};
 use crate::workload::{Connections, Shape, Work, Workload};
 
 #[derive(Parser)]
@@ -49,7 +49,12 @@ enum Command {
     /// Start two clusters on this machine and measure them in turn, A B A B
     Compare(Compare),
     /// Print records (JSON lines) as a Markdown table
-    Table { file: PathBuf },
+    Table {
+        file: PathBuf,
+        /// Put it between the marks `<!-- bench:begin -->` and `<!-- bench:end -->` of this document instead
+        #[arg(long)]
+        into: Option<PathBuf>,
+    },
     /// Fetch the programs that Coracle is compared with
     FetchPeers {
         #[arg(long)]
@@ -199,16 +204,25 @@ async fn obey(command: Command) -> Result<()> {
             }
             run_clusters(&[ours, theirs], &compare.load, &compare.programs, compare.pairs).await
         }
-        Command::Table { file } => {
-            let lines = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-            print!("{}", table::render(&table::parse(&lines)?));
-            Ok(())
-        }
+        Command::Table { file, into } => print_table(&file, into.as_deref()),
         Command::FetchPeers { cache } => {
             println!("{}", peers::fetch(&cache.unwrap_or_else(peers::cache))?.display());
             Ok(())
         }
     }
+}
+
+fn print_table(file: &Path, into: Option<&Path>) -> Result<()> {
+    let read =
+        |path: &Path| std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()));
+    let report = table::render(&table::parse(&read(file)?)?);
+    let Some(document) = into else {
+        print!("{report}");
+        return Ok(());
+    };
+    let text = table::replace_in(&read(document)?, &report);
+    let text = text.with_context(|| format!("put the table into {}", document.display()))?;
+    std::fs::write(document, text).with_context(|| format!("write {}", document.display()))
 }
 
 async fn run_clusters(
@@ -230,6 +244,10 @@ async fn run_clusters(
     };
     let records = alternate(programs, &campaign, load.file()?).await?;
     println!("\n{}", table::render(&records));
+    let errors: u64 = records.iter().map(Record::error_count).sum();
+    if errors > 0 {
+        eprintln!("warning: {errors} operations failed; they are in no figure above");
+    }
     if options.keep {
         eprintln!("data and logs are in {}", directory.path().display());
     }

@@ -20,6 +20,16 @@ struct Row {
     rate: Option<u64>,
 }
 
+const BEGIN: &str = "<!-- bench:begin -->";
+const END: &str = "<!-- bench:end -->";
+
+/// The document with `report` in the place of what stood between its two marks.
+pub fn replace_in(document: &str, report: &str) -> Result<String> {
+    let (before, rest) = document.split_once(BEGIN).with_context(|| format!("no line {BEGIN}"))?;
+    let (_, after) = rest.split_once(END).with_context(|| format!("no line {END} after {BEGIN}"))?;
+    Ok(format!("{before}{BEGIN}\n{report}{END}{after}"))
+}
+
 pub fn parse(lines: &str) -> Result<Vec<Record>> {
     let numbered = lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     numbered
@@ -60,8 +70,9 @@ pub fn render(records: &[Record]) -> String {
             write!(text, " {} |", cell(&side)).expect("a string takes any text");
         }
         for theirs in others {
-            let ratios = ratios(records, ours, theirs, |record| Some(record.per_second));
-            write!(text, " {} |", ratio_cell(&ratios)).expect("a string takes any text");
+            let rates = ratios(records, ours, theirs, |record| Some(record.per_second));
+            let cpu = ratios(records, theirs, ours, |record| record.server_cpu_us);
+            write!(text, " {} |", ratio_cell(&rates, &cpu)).expect("a string takes any text");
         }
         text.push('\n');
     }
@@ -99,8 +110,8 @@ fn heading(records: &[&Record], first: &Record) -> String {
     format!(
         "Measured {dates} on {cpu}, {cores} cores shared with the load generator, {memory} GiB, Linux {kernel}, {filesystem}; commit {commits}; {versions}. \
          Closed loop unless a rate is given, {windows} s each after {warmups} s of warm-up, {pairs} neighbouring pairs. \
-         A cell: operations per second, p50 / p99 latency, server CPU per operation summed over all nodes; medians. \
-         The ratio: median of the pairs' ratios of operations per second, their smallest and largest. \
+         A cell: operations per second, p50 / p99 latency, CPU per operation of all servers + of the load generator; medians. \
+         The ratio: median of the pairs' ratios of operations per second, their smallest and largest; then the ratio of server CPU per operation. \
          Peak resident memory of a node: {memory_used}. \
          Noise, as a share of the machine: taken by the hypervisor {steal}, by other programs {foreign}.\n\n",
         dates = set(|record| record.date[..10.min(record.date.len())].to_owned()),
@@ -146,8 +157,9 @@ fn cell(side: &[&Record]) -> String {
         millis(middle(&|record| record.latency_us.p99.to_f64())),
     );
     if side.iter().all(|record| record.server_cpu_us.is_some()) {
-        let cpu = middle(&|record| record.server_cpu_us.unwrap_or_default());
-        write!(text, ", {cpu:.0} µs").expect("a string takes any text");
+        let servers = middle(&|record| record.server_cpu_us.unwrap_or_default());
+        let generator = middle(&|record| record.generator_cpu_us);
+        write!(text, ", {servers:.0} + {generator:.0} µs").expect("a string takes any text");
     }
     let errors: u64 = side.iter().map(|record| record.error_count()).sum();
     if errors > 0 {
@@ -174,11 +186,15 @@ pub fn ratios(
     pairs.into_iter().filter_map(ratio).filter(|ratio| ratio.is_finite()).collect()
 }
 
-pub fn ratio_cell(ratios: &[f64]) -> String {
-    if ratios.is_empty() {
+pub fn ratio_cell(rates: &[f64], cpu: &[f64]) -> String {
+    if rates.is_empty() {
         return "–".to_owned();
     }
-    format!("**{:.2}** ({:.2} … {:.2})", median(ratios), smallest(ratios), largest(ratios))
+    let mut text = format!("**{:.2}** ({:.2} … {:.2})", median(rates), smallest(rates), largest(rates));
+    if !cpu.is_empty() {
+        write!(text, ", CPU {:.2}", median(cpu)).expect("a string takes any text");
+    }
+    text
 }
 
 impl Row {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::record::Record;
-use crate::table::{grouped, median, parse, ratio_cell, ratios, render};
+use crate::table::{grouped, median, parse, ratio_cell, ratios, render, replace_in};
 
 fn record(campaign: &str, service: &str, pair: u32, per_second: f64) -> String {
     json!({
@@ -41,7 +41,7 @@ fn a_row_holds_medians_and_the_ratio_of_neighbours() {
         [
             "| work | Ours | Theirs | Ours ÷ Theirs |",
             "|---|---|---|---|",
-            "| put, C=64 | 20 000/s, 1.50 ms / 9.00 ms, 50 µs | 10 000/s, 1.50 ms / 9.00 ms, 50 µs | **3.00** (2.00 … 4.00) |",
+            "| put, C=64 | 20 000/s, 1.50 ms / 9.00 ms, 50 + 20 µs | 10 000/s, 1.50 ms / 9.00 ms, 50 + 20 µs | **3.00** (2.00 … 4.00), CPU 1.00 |",
         ]
     );
     assert!(text.contains("commit abc; Ours 1, Theirs 1"), "{text}");
@@ -52,7 +52,7 @@ fn a_row_holds_medians_and_the_ratio_of_neighbours() {
 fn errors_stand_in_the_cell() {
     let mut records = records();
     records[1].errors.insert("PUT /v1/kv: 503 no_leader".to_owned(), 7);
-    assert!(render(&records).contains("50 µs, **7 errors** |"));
+    assert!(render(&records).contains("µs, **7 errors** |"));
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_pair_with_one_side_has_no_ratio() {
     records.retain(|record| record.pair != 2 || record.service == "Ours");
     let kept: Vec<&Record> = records.iter().skip(1).collect();
     assert_eq!(ratios(&kept, "Ours", "Theirs", |record| Some(record.per_second)), [2.0, 4.0]);
-    assert_eq!(ratio_cell(&[]), "–");
+    assert_eq!(ratio_cell(&[], &[]), "–");
 }
 
 #[test]
@@ -72,6 +72,16 @@ fn records_survive_their_json() {
     }
     assert!(parse("{\"campaign\":1}").unwrap_err().to_string().contains("line 1"));
     assert_eq!(render(&[]), "No records.\n");
+}
+
+#[test]
+fn a_report_replaces_the_one_before() {
+    let document = "# Speed\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nMethod.\n";
+    let once = replace_in(document, "new\n").unwrap();
+    assert_eq!(once, "# Speed\n<!-- bench:begin -->\nnew\n<!-- bench:end -->\nMethod.\n");
+    assert_eq!(replace_in(&once, "new\n").unwrap(), once);
+    assert!(replace_in("# Speed\n", "new\n").is_err());
+    assert!(replace_in("<!-- bench:end --><!-- bench:begin -->", "new\n").is_err());
 }
 
 #[test]
