@@ -111,6 +111,18 @@ pub struct Settings {
     pub history_bytes: u64,
 }
 
+impl Default for Settings {
+    /// 2 GiB live; history of 10 minutes, 100 000 changes, 64 MiB.
+    fn default() -> Self {
+        Self {
+            quota_bytes: 2 * 1024 * 1024 * 1024,
+            history_age: Millis(600_000),
+            history_count: 100_000,
+            history_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Transaction {
     #[n(0)]
@@ -127,7 +139,7 @@ pub enum Condition {
     /// The key exists (or not).
     #[n(0)]
     Exists(#[n(0)] Key, #[n(1)] bool),
-    /// mod_revision compared with a number; an absent key has 0.
+    /// `mod_revision` compared with a number; an absent key has 0.
     #[n(1)]
     ModRevision(#[n(0)] Key, #[n(1)] Comparison, #[n(2)] Revision),
     #[n(2)]
@@ -228,7 +240,7 @@ pub enum Precondition {
     #[default]
     #[n(0)]
     None,
-    /// mod_revision is exactly this.
+    /// `mod_revision` is exactly this.
     #[n(1)]
     Matches(#[n(0)] Revision),
     /// The key does not exist.

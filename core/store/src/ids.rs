@@ -122,6 +122,16 @@ impl Key {
         &self.0
     }
 
+    /// The first key after all that start with `prefix` (family byte first); `None` if nothing can follow.
+    /// With the prefix of a range as its start, this is the range's end.
+    #[must_use]
+    pub fn after_prefix(prefix: &[u8]) -> Option<Self> {
+        let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+        let mut bytes = prefix[..=last].to_vec();
+        bytes[last] += 1;
+        Some(Self(bytes.into()))
+    }
+
     /// A key from its stored bytes; `None` if there is no family byte.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {

@@ -4,11 +4,21 @@
 //! could differ between nodes comes in as data, in the log entry. Given the same entries, every node has the same
 //! state, bit for bit, and [`Store::hash`] proves it.
 
+mod apply;
 pub mod checkpoint;
+mod chunk;
 pub mod command;
+mod expiry;
+mod hash;
+mod history;
+mod idempotency;
 pub mod ids;
 pub mod limits;
+pub mod load;
+mod mvcc;
+mod operations;
 pub mod program;
+mod range;
 pub mod record;
 pub mod reply;
 pub mod session;
@@ -16,9 +26,10 @@ pub mod store;
 pub mod txn;
 pub mod watch;
 
-pub use checkpoint::{Delta, LoadError, Loader, Row, Table};
+pub use checkpoint::{Delta, Row, Table};
 pub use command::{Action, Attach, Command, Condition, Idempotency, Operation, Principal, Settings};
 pub use ids::{Family, Key, Millis, Revision, SessionId, Timestamp, Value};
+pub use load::{LoadError, Loader};
 pub use program::Program;
 pub use record::{Cause, Change, ContentType, Event, Record};
 pub use reply::{Outcome, Refusal, Reply};

@@ -17,6 +17,8 @@ pub const DELETE_SLICE: usize = 10_000;
 pub const COMPACT_SLICE: usize = 10_000;
 /// Sessions expired by one entry.
 pub const EXPIRE_SLICE: usize = 256;
+/// Keys and claims removed by one expiry entry; a session is never split, the first is always taken.
+pub const EXPIRE_KEYS: usize = 10_000;
 /// Shortest and longest time to live of a session, in milliseconds.
 pub const TTL_MS: std::ops::RangeInclusive<u64> = 1_000..=86_400_000;
 /// Keys and claims attached to one session.
@@ -25,5 +27,9 @@ pub const HOLDS: usize = 1_000;
 pub const IDEMPOTENCY_RECORDS: usize = 100_000;
 /// How long an idempotency record is kept, in milliseconds.
 pub const IDEMPOTENCY_MS: u64 = 3_600_000;
+/// Bytes of remembered replies a principal, oldest dropped first.
+pub const IDEMPOTENCY_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes accounted for a key beside its name and value.
 pub const KEY_OVERHEAD: usize = 192;
+/// Bytes of a content type's name.
+pub const CONTENT_TYPE_BYTES: usize = 255;

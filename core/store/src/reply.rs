@@ -100,7 +100,7 @@ pub enum Refusal {
     /// The bytes are not a command this version knows.
     #[n(0)]
     Malformed,
-    /// `If-Match`/`If-None-Match` failed; the current mod_revision, 0 if the key is absent.
+    /// `If-Match`/`If-None-Match` failed; the current `mod_revision`, 0 if the key is absent.
     #[n(1)]
     RevisionMismatch(#[n(0)] Key, #[n(1)] Revision),
     /// The session never existed or has ended.
@@ -139,12 +139,16 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed => write!(f, "command not understood"),
-            Self::RevisionMismatch(key, current) => write!(f, "revision mismatch key={key:?} current={current}"),
+            Self::RevisionMismatch(key, current) => {
+                write!(f, "revision mismatch key={key:?} current={current}")
+            }
             Self::SessionExpired(id) => write!(f, "session expired session={id}"),
             Self::SessionExists(id) => write!(f, "session exists session={id}"),
             Self::DuplicateKey(key) => write!(f, "key written twice in one transaction key={key:?}"),
             Self::TooManyOperations(limit) => write!(f, "too many operations limit={limit}"),
-            Self::OutOfBounds(what, limit, actual) => write!(f, "{what} out of bounds limit={limit} actual={actual}"),
+            Self::OutOfBounds(what, limit, actual) => {
+                write!(f, "{what} out of bounds limit={limit} actual={actual}")
+            }
             Self::QuotaExceeded(used, quota) => write!(f, "quota exceeded used={used} quota={quota}"),
             Self::IdempotencyKeyReused => write!(f, "idempotency key reused for another call"),
             Self::GuardFailed(position) => write!(f, "guard failed position={position}"),

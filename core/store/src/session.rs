@@ -3,10 +3,15 @@
 //! A session is an ordinary key of [`crate::Family::SESSION`], so that watch, history, snapshot and checkpoint need
 //! nothing special. Its deadline is not here: renewals are not logged, only leaders count time (see the raft crate).
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
 use minicbor::{Decode, Encode};
 
 use crate::command::{OnExpire, OpenSession, Principal};
-use crate::ids::{Millis, SessionId, Timestamp};
+use crate::ids::{Family, Key, Millis, SessionId, Timestamp, Value};
+use crate::mvcc;
+use crate::record::Record;
 
 /// The replicated part of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -54,6 +59,87 @@ impl Session {
             progress: None,
             note: None,
             private,
+        }
+    }
+
+    /// The value of its key.
+    pub(crate) fn encode(&self) -> Value {
+        minicbor::to_vec(self).expect("writing to memory cannot fail").into()
+    }
+
+    /// The session in the record of a session key.
+    ///
+    /// # Errors
+    /// If the value is not a session of this version.
+    pub fn decode(value: &[u8]) -> Result<Self, minicbor::decode::Error> {
+        minicbor::decode(value)
+    }
+}
+
+/// The key a session is stored under.
+#[must_use]
+pub fn key(id: SessionId) -> Key {
+    Key::new(Family::SESSION, &id.0.to_be_bytes())
+}
+
+static NOTHING: BTreeSet<Key> = BTreeSet::new();
+
+/// An index over the keys: who lives, and what is attached to whom. Says nothing that the keys do not say.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    living: BTreeMap<SessionId, Arc<Session>>,
+    attached: BTreeMap<SessionId, BTreeSet<Key>>,
+}
+
+impl Sessions {
+    pub fn get(&self, id: SessionId) -> Option<&Arc<Session>> {
+        self.living.get(&id)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Session>> + use<'_> {
+        self.living.values()
+    }
+
+    /// Keys attached to a session, in key order.
+    pub fn attached(&self, id: SessionId) -> &BTreeSet<Key> {
+        self.attached.get(&id).unwrap_or(&NOTHING)
+    }
+
+    /// Keys attached to a session that start with `prefix` (family byte first), in key order.
+    pub fn attached_under(
+        &self,
+        id: SessionId,
+        prefix: &[u8],
+    ) -> impl DoubleEndedIterator<Item = &Key> + use<'_> {
+        mvcc::prefix_bounds(prefix, |bounds| self.attached(id).range::<[u8], _>(bounds))
+    }
+
+    /// Follow a change of one key.
+    pub fn replaced(&mut self, key: &Key, previous: Option<&Record>, record: Option<&Record>) {
+        let from = previous.and_then(|previous| previous.session);
+        let to = record.and_then(|record| record.session);
+        if from != to {
+            if let Some(id) = from
+                && let Some(keys) = self.attached.get_mut(&id)
+            {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.attached.remove(&id);
+                }
+            }
+            if let Some(id) = to {
+                self.attached.entry(id).or_default().insert(key.clone());
+            }
+        }
+        if key.family() == Family::SESSION {
+            let session =
+                |record: &Record| Session::decode(&record.value).expect("only the store writes them");
+            if let Some(record) = record {
+                let session = session(record);
+                self.living.insert(session.id, Arc::new(session));
+            } else if let Some(previous) = previous {
+                self.living.remove(&session(previous).id);
+            }
         }
     }
 }

@@ -1,23 +1,50 @@
-//! ⑤ The state machine: apply entries, answer reads.
+//! The state, and what can be read of it.
 
 use std::sync::Arc;
 
-use crate::checkpoint::Delta;
+use crate::checkpoint::{Delta, Row, Unsaved};
 use crate::command::Settings;
+use crate::hash;
+use crate::history::History;
+use crate::idempotency::Replies;
 use crate::ids::{Key, Revision, SessionId, Timestamp};
+use crate::mvcc::Keys;
 use crate::program::Program;
 use crate::record::{Change, Event, Record};
-use crate::reply::Reply;
-use crate::session::Session;
+use crate::session::{Session, Sessions};
 use crate::txn::View;
 
 /// All replicated state, in memory.
-pub struct State {}
+#[derive(Default)]
+pub struct State {
+    pub(crate) revision: Revision,
+    pub(crate) now: Timestamp,
+    pub(crate) epoch: u64,
+    pub(crate) settings: Settings,
+    pub(crate) keys: Keys,
+    pub(crate) sessions: Sessions,
+    pub(crate) history: History,
+    pub(crate) replies: Replies,
+    pub(crate) unsaved: Unsaved,
+}
+
+impl State {
+    /// Set or remove one key with everything that is counted or indexed over keys; answers what it was.
+    pub(crate) fn replace(&mut self, key: &Key, record: Option<&Arc<Record>>) -> Option<Arc<Record>> {
+        let previous = self.keys.replace(key, record);
+        self.sessions.replaced(key, previous.as_deref(), record.map(|record| &**record));
+        previous
+    }
+
+    pub(crate) fn hash(&self) -> u128 {
+        hash::state(self.keys.sum, self.revision, self.epoch)
+    }
+}
 
 /// The state machine with its recipes.
 pub struct Store {
-    state: State,
-    program: Box<dyn Program>,
+    pub(crate) state: State,
+    pub(crate) program: Box<dyn Program>,
 }
 
 /// A range of keys to read. Keys carry their family; a range never leaves one family.
@@ -30,7 +57,7 @@ pub struct Range {
     pub order: Order,
     /// At most so many items.
     pub limit: usize,
-    /// Read the past: a revision in compact_revision ..= revision. `None` is now.
+    /// Read the past: a revision in `compact_revision` ..= revision. `None` is now.
     pub at: Option<Revision>,
 }
 
@@ -60,15 +87,10 @@ pub enum HistoryError {
 }
 
 impl Store {
+    /// The empty store, at revision 0, with default settings.
     #[must_use]
     pub fn new(program: Box<dyn Program>) -> Self {
-        Self { state: State {}, program }
-    }
-
-    /// Apply one log entry. Total: any bytes give a reply. Log time becomes `max(now, time)`.
-    pub fn apply(&mut self, time: Timestamp, command: &[u8]) -> Reply {
-        let _ = (time, command, &self.program);
-        todo!()
+        Self { state: State::default(), program }
     }
 
     #[must_use]
@@ -77,103 +99,114 @@ impl Store {
     }
     #[must_use]
     pub fn revision(&self) -> Revision {
-        todo!()
+        self.state.revision
     }
     /// Revisions below this one cannot be read; watches resume after a revision ≥ this one.
     #[must_use]
     pub fn compact_revision(&self) -> Revision {
-        todo!()
+        self.state.history.compacted()
     }
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        todo!()
+        self.state.now
     }
     /// Restore counter: raised when a backup is restored.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        todo!()
+        self.state.epoch
     }
     /// Running hash of the replicated state; equal on all nodes at equal revision.
     #[must_use]
     pub fn hash(&self) -> u128 {
-        todo!()
+        self.state.hash()
     }
     #[must_use]
     pub fn settings(&self) -> &Settings {
-        todo!()
+        &self.state.settings
     }
     /// Bytes counted against the quota.
     #[must_use]
     pub fn live_bytes(&self) -> u64 {
-        todo!()
+        self.state.keys.live_bytes
     }
     /// Sizes for metrics and compaction duty: number of changes, their bytes, time of the oldest.
     #[must_use]
     pub fn history(&self) -> HistorySize {
-        todo!()
+        self.state.history.size()
     }
     /// Number of keys in the KV family.
     #[must_use]
     pub fn key_count(&self) -> usize {
-        todo!()
+        self.state.keys.kv_count
     }
 
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<&Arc<Record>> {
-        todo!("{key:?}")
+        self.state.keys.get(key)
     }
     /// The key as it was at `at`.
     ///
     /// # Errors
     /// If that revision is compacted or in the future.
     pub fn get_at(&self, key: &Key, at: Revision) -> Result<Option<Arc<Record>>, HistoryError> {
-        todo!("{key:?} {at}")
+        let at = self.state.readable(at)?;
+        let history = &self.state.history;
+        Ok(history.value_at(history.touches(key), self.get(key), at))
     }
     /// A page of a range.
     ///
     /// # Errors
     /// If `at` is compacted or in the future.
     pub fn range(&self, range: &Range) -> Result<Page, HistoryError> {
-        todo!("{range:?}")
+        self.state.page(range)
     }
     /// Number of keys in a range, ignoring its limit.
     ///
     /// # Errors
     /// If `at` is compacted or in the future.
     pub fn count(&self, range: &Range) -> Result<usize, HistoryError> {
-        todo!("{range:?}")
+        self.state.count(range)
     }
     /// Events of one key that history still has, oldest first, with their revision and time.
     #[must_use]
     pub fn key_history(&self, key: &Key) -> Vec<(Revision, Timestamp, Event)> {
-        todo!("{key:?}")
+        self.state.history.events_of(key)
     }
     /// The changes after a revision, oldest first, for a watch to resume.
     ///
     /// # Errors
     /// [`HistoryError::Compacted`] if some of them are gone. `after` in the future is fine: nothing yet.
     pub fn changes_after(&self, after: Revision) -> Result<impl Iterator<Item = &Arc<Change>>, HistoryError> {
-        let _ = after;
-        Ok(std::iter::empty())
+        if after < self.compact_revision() {
+            return Err(HistoryError::Compacted(self.compact_revision()));
+        }
+        Ok(self.state.history.changes_after(after))
     }
     /// Living sessions in id order.
     pub fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
-        std::iter::empty()
+        self.state.sessions.iter()
     }
     #[must_use]
     pub fn session(&self, id: SessionId) -> Option<&Arc<Session>> {
-        todo!("{id}")
+        self.state.sessions.get(id)
     }
     /// What changed since the last call, for the checkpoint. The first call on a new store gives everything.
     pub fn take_delta(&mut self) -> Delta {
-        todo!()
+        self.state.take_delta()
+    }
+    /// The whole store as rows, in table and key order. Two stores with the same state give the same rows, whatever
+    /// their checkpoints were.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Row> {
+        self.state.rows()
     }
 }
 
 /// How much history there is.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HistorySize {
     pub changes: usize,
+    /// Bytes of keys and values, with a fixed overhead an event.
     pub bytes: usize,
     pub oldest: Option<Timestamp>,
 }

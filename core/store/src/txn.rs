@@ -1,12 +1,16 @@
 //! The transaction a command or recipe works in, and the view a reader gets.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::command::{Attach, OpenSession};
+use crate::command::{Attach, OpenSession, Principal};
 use crate::ids::{Family, Key, Revision, SessionId, Timestamp, Value};
-use crate::record::{Cause, ContentType, Record};
+use crate::limits::HOLDS;
+use crate::mvcc;
+use crate::operations::check_session;
+use crate::record::{Cause, Change, ContentType, Event, Record};
 use crate::reply::Refusal;
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::store::State;
 
 /// A consistent read of the current state.
@@ -17,86 +21,269 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     /// The revision this view shows.
+    #[must_use]
     pub fn revision(self) -> Revision {
-        todo!()
+        self.state.revision
     }
     /// Log time.
+    #[must_use]
     pub fn now(self) -> Timestamp {
-        todo!()
+        self.state.now
     }
+    #[must_use]
     pub fn get(self, key: &Key) -> Option<&'a Arc<Record>> {
-        todo!("{key:?}")
+        self.state.keys.get(key)
     }
     /// Keys of a family whose name starts with `prefix`, in order.
-    pub fn scan(self, family: Family, prefix: &[u8]) -> impl DoubleEndedIterator<Item = (&'a Key, &'a Arc<Record>)> {
-        let _ = (self, family, prefix);
-        std::iter::empty()
+    #[must_use]
+    pub fn scan(
+        self,
+        family: Family,
+        prefix: &[u8],
+    ) -> impl DoubleEndedIterator<Item = (&'a Key, &'a Arc<Record>)> + use<'a> {
+        let mut bytes = Vec::with_capacity(prefix.len() + 1);
+        bytes.push(family.0);
+        bytes.extend_from_slice(prefix);
+        self.state.keys.under(&bytes)
+    }
+    /// Keys from `start` (family byte included) to the end of its family, in order.
+    #[must_use]
+    pub fn seek(self, start: &Key) -> impl DoubleEndedIterator<Item = (&'a Key, &'a Arc<Record>)> + use<'a> {
+        self.state.keys.span(start.as_bytes(), None)
     }
     /// The session, if it is alive.
+    #[must_use]
     pub fn session(self, id: SessionId) -> Option<&'a Arc<Session>> {
-        todo!("{id}")
+        self.state.sessions.get(id)
     }
     /// Keys attached to a session, all families, in key order.
-    pub fn attached(self, id: SessionId) -> impl Iterator<Item = &'a Key> {
-        let _ = (self, id);
-        std::iter::empty()
+    pub fn attached(self, id: SessionId) -> impl Iterator<Item = &'a Key> + use<'a> {
+        self.state.sessions.attached(id).iter()
+    }
+    /// Keys attached to a session that start with `prefix`, family byte first, in key order.
+    #[must_use]
+    pub fn attached_under(
+        self,
+        id: SessionId,
+        prefix: &[u8],
+    ) -> impl DoubleEndedIterator<Item = &'a Key> + use<'a> {
+        self.state.sessions.attached_under(id, prefix)
     }
 }
 
-/// The changes of one entry while it is being applied. Dropped without commit, or refused: nothing happened.
+/// The changes of one entry while it is being applied. Refused: nothing happened.
+///
+/// Writes go straight into the state and leave an event that says how to take them back.
 pub struct Txn<'a> {
     pub(crate) state: &'a mut State,
+    who: &'a Principal,
+    /// In order of first touch; one an entry and key. One without either record is a key that came and went.
+    events: Vec<Event>,
+    /// Positions of the first `index.len()` events, once there are many.
+    index: BTreeMap<Key, usize>,
+    /// Sessions that lost their last key, and private ones just opened: perhaps to be closed at the end.
+    emptied: Vec<SessionId>,
 }
 
-impl Txn<'_> {
+/// So many events are searched one by one.
+const FEW_EVENTS: usize = 16;
+
+impl<'a> Txn<'a> {
+    pub(crate) fn begin(state: &'a mut State, who: &'a Principal) -> Self {
+        Self { state, who, events: Vec::new(), index: BTreeMap::new(), emptied: Vec::new() }
+    }
+
     /// The state as changed so far.
+    #[must_use]
     pub fn view(&self) -> View<'_> {
         View { state: self.state }
     }
     /// The revision this entry will have if it changes anything. A grant made here has this as its token.
+    #[must_use]
     pub fn revision(&self) -> Revision {
-        todo!()
+        self.state.revision.next()
     }
     /// Log time of this entry.
+    #[must_use]
     pub fn now(&self) -> Timestamp {
-        todo!()
+        self.state.now
     }
+    #[must_use]
     pub fn get(&self, key: &Key) -> Option<&Arc<Record>> {
-        todo!("{key:?}")
+        self.state.keys.get(key)
     }
     /// Write a key of any family. Attaching to a session that is not alive is the caller's mistake: resolve with
     /// [`Txn::attach`] first.
     pub fn put(&mut self, key: Key, value: Value, content_type: ContentType, session: Option<SessionId>) {
-        let _ = (key, value, content_type, session);
-        todo!()
+        let current = self.get(&key).cloned();
+        self.write(key, current.as_ref(), Draft { value, content_type, session }, Cause::Command);
     }
     /// Delete a key; true if it existed.
     pub fn delete(&mut self, key: &Key, cause: Cause) -> bool {
-        let _ = (key, cause);
-        todo!()
+        let Some(previous) = self.state.replace(key, None) else { return false };
+        self.left(previous.session, None);
+        self.record(key.clone(), Some(previous), None, cause);
+        true
     }
     /// Resolve a request's choice of session to a living session (`None` for no session); opens private ones.
     ///
     /// # Errors
-    /// [`Refusal::SessionExpired`], [`Refusal::TooManyHolds`], [`Refusal::SessionExists`].
-    pub fn attach(&mut self, attach: &Attach, current: Option<SessionId>) -> Result<Option<SessionId>, Refusal> {
-        let _ = (attach, current);
-        todo!()
+    /// [`Refusal::SessionExpired`], [`Refusal::TooManyHolds`], [`Refusal::SessionExists`], and those of
+    /// [`Txn::open_session`].
+    pub fn attach(
+        &mut self,
+        attach: &Attach,
+        current: Option<SessionId>,
+    ) -> Result<Option<SessionId>, Refusal> {
+        match attach {
+            Attach::None => Ok(None),
+            Attach::Keep => Ok(current),
+            Attach::Session(id) => {
+                if self.state.sessions.get(*id).is_none() {
+                    return Err(Refusal::SessionExpired(*id));
+                }
+                if current != Some(*id) && self.state.sessions.attached(*id).len() >= HOLDS {
+                    return Err(Refusal::TooManyHolds(*id, HOLDS as u64));
+                }
+                Ok(Some(*id))
+            }
+            Attach::Private(open) => {
+                let id = self.open(open, true)?;
+                // If nothing comes to hang on it, it goes again.
+                self.emptied.push(id);
+                Ok(Some(id))
+            }
+        }
     }
     /// Open a session.
     ///
     /// # Errors
     /// [`Refusal::SessionExists`], [`Refusal::OutOfBounds`], [`Refusal::QuotaExceeded`].
     pub fn open_session(&mut self, open: &OpenSession) -> Result<SessionId, Refusal> {
-        let _ = open;
-        todo!()
+        self.open(open, false)
     }
     /// Refuse growth at quota. Recipes call it before they add a claim or an item, never before they release one.
+    /// `bytes` is the whole growth, with [`crate::limits::KEY_OVERHEAD`] for each new key.
     ///
     /// # Errors
     /// [`Refusal::QuotaExceeded`].
     pub fn make_room(&self, bytes: usize) -> Result<(), Refusal> {
-        let _ = bytes;
-        todo!()
+        let (live, quota) = (self.state.keys.live_bytes, self.state.settings.quota_bytes);
+        if bytes > 0 && live.saturating_add(bytes as u64) > quota {
+            return Err(Refusal::QuotaExceeded(live, quota));
+        }
+        Ok(())
     }
+
+    /// Write over `current`, which is the key's present record; answers the new version.
+    pub(crate) fn write(
+        &mut self,
+        key: Key,
+        current: Option<&Arc<Record>>,
+        draft: Draft,
+        cause: Cause,
+    ) -> u64 {
+        let revision = self.revision();
+        let (create_revision, version) = match current {
+            None => (revision, 1),
+            // Twice in one entry is one change.
+            Some(current) if current.mod_revision == revision => (current.create_revision, current.version),
+            Some(current) => (current.create_revision, current.version + 1),
+        };
+        let Draft { value, content_type, session } = draft;
+        let record = Arc::new(Record {
+            value,
+            content_type,
+            create_revision,
+            mod_revision: revision,
+            version,
+            session,
+        });
+        let previous = self.state.replace(&key, Some(&record));
+        self.left(previous.as_ref().and_then(|previous| previous.session), session);
+        self.record(key, previous, Some(record), cause);
+        version
+    }
+
+    fn open(&mut self, open: &OpenSession, private: bool) -> Result<SessionId, Refusal> {
+        check_session(open)?;
+        if self.state.sessions.get(open.id).is_some() {
+            return Err(Refusal::SessionExists(open.id));
+        }
+        let key = session::key(open.id);
+        let value = Session::opened(open, self.who.clone(), self.now(), private).encode();
+        self.make_room(usize::try_from(mvcc::size(&key, value.len())).unwrap_or(usize::MAX))?;
+        self.put(key, value, ContentType::Binary, None);
+        Ok(open.id)
+    }
+
+    /// A key went from one session to another (or none).
+    fn left(&mut self, from: Option<SessionId>, to: Option<SessionId>) {
+        if let Some(id) = from
+            && from != to
+            && self.state.sessions.attached(id).is_empty()
+        {
+            self.emptied.push(id);
+        }
+    }
+
+    /// Note what was done to a key, in one event a key: the first previous record and the last new one.
+    fn record(&mut self, key: Key, previous: Option<Arc<Record>>, record: Option<Arc<Record>>, cause: Cause) {
+        let revision = self.revision();
+        // A key that was there before this entry and not written by it has no event yet.
+        let fresh = match &previous {
+            Some(previous) => previous.mod_revision != revision,
+            None => self.events.is_empty(),
+        };
+        match if fresh { None } else { self.position(&key) } {
+            Some(position) => {
+                self.events[position].record = record;
+                self.events[position].cause = cause;
+            }
+            None => self.events.push(Event { key, record, previous, cause }),
+        }
+    }
+
+    fn position(&mut self, key: &Key) -> Option<usize> {
+        if self.events.len() <= FEW_EVENTS {
+            return self.events.iter().position(|event| event.key == *key);
+        }
+        for (position, event) in self.events.iter().enumerate().skip(self.index.len()) {
+            self.index.insert(event.key.clone(), position);
+        }
+        self.index.get(key).copied()
+    }
+
+    /// Make the changes a revision, if there are any.
+    pub(crate) fn commit(mut self) {
+        for id in std::mem::take(&mut self.emptied) {
+            let ends = self.state.sessions.get(id).is_some_and(|session| session.private);
+            if ends && self.state.sessions.attached(id).is_empty() {
+                self.delete(&session::key(id), Cause::Command);
+            }
+        }
+        let Self { state, mut events, .. } = self;
+        events.retain(|event| event.record.is_some() || event.previous.is_some());
+        if events.is_empty() {
+            return;
+        }
+        state.revision = state.revision.next();
+        let change = Arc::new(Change { revision: state.revision, time: state.now, events: events.into() });
+        state.unsaved.changes.push(change.clone());
+        state.history.push(change);
+    }
+
+    /// Take everything back.
+    pub(crate) fn roll_back(self) {
+        for event in self.events.into_iter().rev() {
+            self.state.replace(&event.key, event.previous.as_ref());
+        }
+    }
+}
+
+/// What to write to a key.
+pub(crate) struct Draft {
+    pub value: Value,
+    pub content_type: ContentType,
+    pub session: Option<SessionId>,
 }

@@ -1,5 +1,7 @@
 //! ⑥ Which watchers a change concerns: an index from keys to watchers that does not grow with the others.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::ids::Key;
 use crate::record::Change;
 
@@ -31,7 +33,16 @@ impl Selection {
 /// Watchers by what they watch. `matching` costs the key's length, not the number of watchers that do not match
 /// (range watchers excepted: they are scanned).
 #[derive(Default)]
-pub struct Watchers {}
+pub struct Watchers {
+    next: u64,
+    selections: BTreeMap<WatcherId, Selection>,
+    all: BTreeSet<WatcherId>,
+    keys: BTreeMap<Key, BTreeSet<WatcherId>>,
+    prefixes: BTreeMap<Vec<u8>, BTreeSet<WatcherId>>,
+    /// Lengths of the prefixes, with how many prefixes have each: what to cut from a key to look it up.
+    lengths: BTreeMap<usize, usize>,
+    ranges: BTreeMap<WatcherId, (Key, Key)>,
+}
 
 /// Identity of a registered watcher, unique in one [`Watchers`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,14 +50,107 @@ pub struct WatcherId(pub u64);
 
 impl Watchers {
     pub fn insert(&mut self, selection: Selection) -> WatcherId {
-        todo!("{selection:?}")
+        let id = WatcherId(self.next);
+        self.next += 1;
+        match &selection {
+            Selection::All => {
+                self.all.insert(id);
+            }
+            Selection::Key(key) => {
+                self.keys.entry(key.clone()).or_default().insert(id);
+            }
+            Selection::Prefix(prefix) => {
+                let watchers = self.prefixes.entry(prefix.clone()).or_insert_with(|| {
+                    *self.lengths.entry(prefix.len()).or_default() += 1;
+                    BTreeSet::new()
+                });
+                watchers.insert(id);
+            }
+            Selection::Range(start, end) => {
+                self.ranges.insert(id, (start.clone(), end.clone()));
+            }
+        }
+        self.selections.insert(id, selection);
+        id
     }
+
+    /// Forget a watcher; one that is unknown or already gone is fine.
     pub fn remove(&mut self, id: WatcherId) {
-        todo!("{id:?}")
+        match self.selections.remove(&id) {
+            None => {}
+            Some(Selection::All) => {
+                self.all.remove(&id);
+            }
+            Some(Selection::Key(key)) => {
+                drop_from(&mut self.keys, &key, id);
+            }
+            Some(Selection::Prefix(prefix)) => {
+                if drop_from(&mut self.prefixes, &prefix, id)
+                    && let Some(count) = self.lengths.get_mut(&prefix.len())
+                {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.lengths.remove(&prefix.len());
+                    }
+                }
+            }
+            Some(Selection::Range(..)) => {
+                self.ranges.remove(&id);
+            }
+        }
     }
+
     /// Call `found` once for each watcher that at least one event of the change concerns.
     pub fn matching(&self, change: &Change, found: &mut dyn FnMut(WatcherId)) {
-        let _ = (change, found);
-        todo!()
+        self.all.iter().for_each(|id| found(*id));
+        if let [event] = &*change.events {
+            // A watcher selects one thing, so one key finds it once.
+            self.of_key(&event.key, found);
+            return;
+        }
+        let mut seen = BTreeSet::new();
+        for event in &change.events {
+            self.of_key(&event.key, &mut |id| {
+                if seen.insert(id) {
+                    found(id);
+                }
+            });
+        }
     }
+
+    /// Number of watchers.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.selections.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.selections.is_empty()
+    }
+
+    fn of_key(&self, key: &Key, found: &mut dyn FnMut(WatcherId)) {
+        let bytes = key.as_bytes();
+        let by_key = self.keys.get(key).into_iter().flatten();
+        let by_prefix = self
+            .lengths
+            .keys()
+            .take_while(|length| **length <= bytes.len())
+            .filter_map(|length| self.prefixes.get(&bytes[..*length]))
+            .flatten();
+        let by_range =
+            self.ranges.iter().filter(|(_, (start, end))| start <= key && key < end).map(|(id, _)| id);
+        by_key.chain(by_prefix).chain(by_range).for_each(|id| found(*id));
+    }
+}
+
+/// Take a watcher off a list; true if the list is gone with it.
+fn drop_from<K: Ord>(lists: &mut BTreeMap<K, BTreeSet<WatcherId>>, key: &K, id: WatcherId) -> bool {
+    let Some(watchers) = lists.get_mut(key) else { return false };
+    watchers.remove(&id);
+    let emptied = watchers.is_empty();
+    if emptied {
+        lists.remove(key);
+    }
+    emptied
 }
