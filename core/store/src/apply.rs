@@ -39,7 +39,7 @@ impl Store {
         let result = run(state, &**program, &principal, &guards, action);
         let reply = Reply { revision: state.revision, replayed: false, result };
         if let Some(asked) = &idempotency {
-            state.replies.remember(state.now, principal, asked, &reply);
+            state.replies.remember(state.now, &principal, asked, &reply);
         }
         reply
     }
@@ -107,16 +107,17 @@ impl Entry<'_> {
     /// that nothing one of them leaves is granted to another.
     fn operate_all(&mut self, operations: Vec<Operation>) -> Result<Vec<Outcome>, Refusal> {
         let closing: Vec<_> = operations.iter().filter_map(Operation::closes).collect();
-        let mut closed = Vec::new().into_iter();
+        let mut outcomes = Vec::new().into_iter();
         let mut results = Vec::with_capacity(operations.len());
         for operation in operations {
-            let closes = operation.closes().is_some();
-            if closes && closed.len() == 0 {
-                closed = self.close(&closing)?.into_iter();
+            if operation.closes().is_none() {
+                results.push(self.operate(operation)?);
+                continue;
             }
-            let outcome =
-                if closes { closed.next().unwrap_or(Outcome::None) } else { self.operate(operation)? };
-            results.push(outcome);
+            if outcomes.len() == 0 {
+                outcomes = self.close(&closing)?.into_iter();
+            }
+            results.extend(outcomes.next());
         }
         Ok(results)
     }

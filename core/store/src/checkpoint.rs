@@ -55,14 +55,14 @@ pub struct Delta {
     /// How the last of `changes` are cut into new chunks: the number of changes in each. Those before them are
     /// compacted already.
     chunks: Vec<usize>,
-    changed: bool,
+    dirty: bool,
 }
 
 impl Delta {
     /// The rows to write, in table and key order; one row a key. Encoding happens here, outside the state's lock.
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
-        if !self.changed {
+        if !self.dirty {
             return Vec::new();
         }
         let mut keys: BTreeMap<&Key, Option<&Arc<Record>>> = BTreeMap::new();
@@ -103,7 +103,7 @@ impl Delta {
     /// Nothing to write: not even log time moved.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.changed
+        !self.dirty
     }
 }
 
@@ -133,7 +133,7 @@ impl State {
 
     pub(crate) fn take_delta(&mut self) -> Delta {
         let head = self.head();
-        let changed = head != self.unsaved.head
+        let dirty = head != self.unsaved.head
             || !self.unsaved.changes.is_empty()
             || !self.unsaved.forgotten.is_empty()
             || !self.replies.unsaved.is_empty();
@@ -150,7 +150,7 @@ impl State {
         }
         let forgotten_chunks = std::mem::take(&mut self.unsaved.forgotten);
         let replies = std::mem::take(&mut self.replies.unsaved);
-        Delta { head, changes, replies, forgotten_chunks, chunks, changed }
+        Delta { head, changes, replies, forgotten_chunks, chunks, dirty }
     }
 
     pub(crate) fn rows(&self) -> Vec<Row> {
