@@ -1,0 +1,239 @@
+//! One redb file: rows with a checksum each, and the position they stand at.
+
+use std::borrow::Borrow;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+
+use coracle_store::checkpoint::{Row, Table};
+use redb::{
+    ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
+};
+
+use super::{Error, FORMAT, Options, Position};
+
+type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+/// Format and position. Not one of the store's tables.
+const ABOUT: Definition = TableDefinition::new("about");
+const ABOUT_SEED: u8 = 0xff;
+const FORMAT_KEY: &[u8] = b"format";
+const POSITION_KEY: &[u8] = b"position";
+/// Bytes behind each value: CRC32C over table, key length, key and value.
+const SEAL: usize = 4;
+
+/// Name of a table on disk and in errors.
+pub(crate) fn name(table: Table) -> &'static str {
+    match table {
+        Table::Head => "head",
+        Table::Keys => "keys",
+        Table::Changes => "changes",
+        Table::Replies => "replies",
+    }
+}
+
+fn definition(table: Table) -> Definition {
+    TableDefinition::new(name(table))
+}
+
+/// The first damaged byte stops everything: a row is either what was written or an error.
+fn checksum(table: u8, key: &[u8], value: &[u8]) -> [u8; SEAL] {
+    let mut head = [table, 0, 0, 0, 0];
+    head[1..].copy_from_slice(&u32::try_from(key.len()).unwrap_or(u32::MAX).to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&head), key);
+    crc32c::crc32c_append(crc, value).to_le_bytes()
+}
+
+fn seal(buffer: &mut Vec<u8>, table: u8, key: &[u8], value: &[u8]) {
+    buffer.clear();
+    buffer.extend_from_slice(value);
+    buffer.extend_from_slice(&checksum(table, key, value));
+}
+
+fn unseal<'a>(table: u8, key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
+    let (value, seal) = sealed.split_last_chunk::<SEAL>()?;
+    (*seal == checksum(table, key, value)).then_some(value)
+}
+
+/// Rows in table and key order that can be taken one at a time.
+pub(crate) trait Rows {
+    /// The next row, or none at the (verified) end.
+    fn next(&mut self) -> Result<Option<(Table, &[u8], &[u8])>, Error>;
+}
+
+pub(super) struct Database {
+    redb: redb::Database,
+    pub(super) path: PathBuf,
+}
+
+impl Database {
+    fn builder(options: Options) -> redb::Builder {
+        let mut builder = redb::Database::builder();
+        builder.set_cache_size(options.cache_bytes);
+        builder
+    }
+
+    /// A new file with no rows, durable.
+    pub(super) fn create(path: PathBuf, options: Options) -> Result<Self, Error> {
+        let _ = std::fs::remove_file(&path);
+        let redb = Self::builder(options).create(&path).map_err(Error::redb("create", &path))?;
+        let database = Self { redb, path };
+        let txn = database.begin()?;
+        database.put_about(&txn, FORMAT_KEY, &FORMAT.to_le_bytes())?;
+        database.put_about(&txn, POSITION_KEY, &Position::default().encode())?;
+        database.commit(txn)?;
+        Ok(database)
+    }
+
+    /// An existing file, every page of it verified against redb's checksums: half a second for a million rows, and
+    /// without it redb may panic on a damaged page instead of reporting it.
+    pub(super) fn open(path: PathBuf, options: Options) -> Result<Self, Error> {
+        let redb = Self::builder(options)
+            .set_check_integrity_on_open(true)
+            .open(&path)
+            .map_err(Error::redb("open", &path))?;
+        Ok(Self { redb, path })
+    }
+
+    fn begin(&self) -> Result<WriteTransaction, Error> {
+        let mut txn = self.redb.begin_write().map_err(Error::redb("begin", &self.path))?;
+        // Two phases: a damaged last commit is an error at open, never a silent return to the one before it.
+        // Quick repair costs one page more a commit.
+        txn.set_two_phase_commit(true);
+        txn.set_quick_repair(true);
+        Ok(txn)
+    }
+
+    fn commit(&self, txn: WriteTransaction) -> Result<(), Error> {
+        txn.commit().map_err(Error::redb("commit", &self.path))
+    }
+
+    fn put_about(&self, txn: &WriteTransaction, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        let mut sealed = Vec::new();
+        seal(&mut sealed, ABOUT_SEED, key, value);
+        let mut table = txn.open_table(ABOUT).map_err(Error::redb("write about", &self.path))?;
+        table.insert(key, &*sealed).map_err(Error::redb("write about", &self.path))?;
+        Ok(())
+    }
+
+    /// Write and remove rows, all or none, durably. Rows of one table should stand together and in key order:
+    /// neighbours share a page.
+    pub(super) fn write(&self, rows: &[Row], position: &Position) -> Result<(), Error> {
+        let txn = self.begin()?;
+        let mut sealed = Vec::new();
+        for group in rows.chunk_by(|a, b| a.table == b.table) {
+            let Some(Row { table, .. }) = group.first() else { continue };
+            let fail = || Error::redb("write", &self.path);
+            let mut open = txn.open_table(definition(*table)).map_err(Error::redb("write", &self.path))?;
+            for row in group {
+                if let Some(value) = &row.value {
+                    seal(&mut sealed, row.table as u8, &row.key, value);
+                    open.insert(&*row.key, &*sealed).map_err(fail())?;
+                } else {
+                    open.remove(&*row.key).map_err(fail())?;
+                }
+            }
+        }
+        self.put_about(&txn, POSITION_KEY, &position.encode())?;
+        self.commit(txn)
+    }
+
+    /// Fill a new, empty file from rows in order, durably, showing each row to `each` on its way.
+    pub(super) fn fill(
+        &self,
+        rows: &mut impl Rows,
+        position: &Position,
+        mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let txn = self.begin()?;
+        let mut sealed = Vec::new();
+        let mut row = rows.next()?;
+        while let Some((table, ..)) = row {
+            let mut open = txn.open_table(definition(table)).map_err(Error::redb("fill", &self.path))?;
+            // Appending at a cursor costs half of inserting by key.
+            let mut end =
+                open.upper_bound_mut(Bound::Unbounded::<&[u8]>).map_err(Error::redb("fill", &self.path))?;
+            while let Some((same, key, value)) = row
+                && same == table
+            {
+                each(table, key, value)?;
+                seal(&mut sealed, table as u8, key, value);
+                end.insert_before(key, &*sealed).map_err(|e| match e {
+                    redb::CursorError::Storage(e) => Error::redb("fill", &self.path)(e),
+                    e => Error::damaged(&self.path, name(table), e),
+                })?;
+                row = rows.next()?;
+            }
+            end.close().map_err(Error::redb("fill", &self.path))?;
+        }
+        self.put_about(&txn, POSITION_KEY, &position.encode())?;
+        self.commit(txn)
+    }
+
+    /// What the last commit left, unmoved by later ones.
+    pub(super) fn view(&self) -> Result<View, Error> {
+        let txn = self.redb.begin_read().map_err(Error::redb("read", &self.path))?;
+        View::new(txn, self.path.clone())
+    }
+}
+
+/// One consistent state of the file.
+pub(super) struct View {
+    txn: ReadTransaction,
+    path: PathBuf,
+    pub(super) position: Position,
+}
+
+impl View {
+    fn new(txn: ReadTransaction, path: PathBuf) -> Result<Self, Error> {
+        let about = txn.open_table(ABOUT).map_err(Error::redb("about", &path))?;
+        let field = |key: &[u8]| -> Result<Vec<u8>, Error> {
+            let sealed = about.get(key).map_err(Error::redb("about", &path))?;
+            let sealed = sealed.ok_or_else(|| Error::damaged(&path, "about", "no position"))?;
+            let value = unseal(ABOUT_SEED, key, sealed.value());
+            Ok(value.ok_or_else(|| Error::damaged(&path, "about", "wrong checksum"))?.to_vec())
+        };
+        let format = field(FORMAT_KEY)?;
+        let found = format
+            .try_into()
+            .map(u32::from_le_bytes)
+            .map_err(|_| Error::damaged(&path, "about", "no format"))?;
+        if found > FORMAT {
+            return Err(Error::Newer { file: path, found, known: FORMAT });
+        }
+        let position =
+            Position::decode(&field(POSITION_KEY)?).map_err(|e| Error::damaged(&path, "about", e))?;
+        Ok(Self { txn, path, position })
+    }
+
+    /// Every row, in table and key order, each verified.
+    pub(super) fn each(
+        &self,
+        mut f: impl FnMut(Table, &[u8], &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for table in Table::ALL {
+            let damaged = |reason: &str| Error::damaged(&self.path, name(table), reason);
+            let open = match self.txn.open_table(definition(table)) {
+                Ok(open) => open,
+                Err(redb::TableError::TableDoesNotExist(_)) => continue,
+                Err(e) => return Err(Error::redb(name(table), &self.path)(e)),
+            };
+            let mut count = 0;
+            for row in open.iter().map_err(Error::redb(name(table), &self.path))? {
+                let (key, sealed) = row.map_err(Error::redb(name(table), &self.path))?;
+                let key = key.value();
+                let value = unseal(table as u8, key, sealed.value());
+                f(table, key, value.ok_or_else(|| damaged("wrong checksum of a row"))?)?;
+                count += 1;
+            }
+            if count != open.len().map_err(Error::redb(name(table), &self.path))? {
+                return Err(damaged("wrong number of rows"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.path.borrow()
+    }
+}

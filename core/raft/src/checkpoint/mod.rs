@@ -1,0 +1,191 @@
+//! The state on disk: a redb file that holds every row as of one log position.
+//!
+//! Written by one thread of its own ([`Checkpointer`]) from what changed since the last time; read once, at start.
+//! State in memory is authoritative while the node runs, so nothing here is on the path of a request.
+//!
+//! Invariants: rows and [`Position`] change in one durable transaction; the position never goes backwards; a row
+//! that is not byte for byte what was written is an error that names file and table, never skipped; a database file
+//! is replaced as a whole or not at all ([`Staged`]).
+//!
+//! Not here: when to write (the leader's duties), how rows are made (the store), what peers receive
+//! ([`crate::snapshot`]). Tested by `tests/it/checkpoint.rs`.
+
+mod database;
+mod error;
+mod pointer;
+mod position;
+mod staged;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use coracle_store::checkpoint::{Row, Table};
+
+use self::database::Database;
+pub(crate) use self::database::{Rows, name};
+pub use self::error::Error;
+pub use self::position::Position;
+pub use self::staged::Staged;
+pub use self::writer::Checkpointer;
+
+/// Version of the layout: of CURRENT, the tables, the row checksum and the position.
+pub const FORMAT: u32 = 1;
+
+/// Settings of a checkpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Memory redb may use for its pages.
+    pub cache_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { cache_bytes: 16 * 1024 * 1024 }
+    }
+}
+
+/// A directory with one live database file. All methods block on the disk: never call them on a runtime worker.
+pub struct Checkpoint {
+    dir: PathBuf,
+    options: Options,
+    /// Held through a write and a replacement; readers do not take it.
+    writing: Mutex<()>,
+    live: Mutex<Live>,
+    next: AtomicU64,
+}
+
+struct Live {
+    number: pointer::Number,
+    /// Absent after a failed commit, until it is opened again.
+    database: Option<Arc<Database>>,
+    position: Position,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Checkpoint {
+    /// Open the checkpoint in `dir`, or create an empty one, and clean up after a crash.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Newer`], [`Error::Locked`], [`Error::Full`], [`Error::Io`].
+    pub fn open(dir: &Path, options: Options) -> Result<(Self, Position), Error> {
+        let (number, database) = match pointer::settle(dir)? {
+            pointer::Found::State(number) => {
+                (number, Database::open(pointer::state_file(dir, number), options)?)
+            }
+            pointer::Found::Empty => {
+                (1, adopt(dir, Database::create(pointer::new_state_file(dir, 1), options)?, 1)?)
+            }
+        };
+        let position = database.view()?.position;
+        let live = Live { number, database: Some(Arc::new(database)), position: position.clone() };
+        let checkpoint = Self {
+            dir: dir.to_owned(),
+            options,
+            writing: Mutex::new(()),
+            live: Mutex::new(live),
+            next: AtomicU64::new(number + 1),
+        };
+        Ok((checkpoint, position))
+    }
+
+    /// The durable position: the log may be purged up to its `applied`, never further.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        lock(&self.live).position.clone()
+    }
+
+    /// Write and remove rows and move to `position`, in one durable transaction. Rows should be in table and key
+    /// order. After an error nothing has changed on disk, or (a failed sync) all of it has; trying the same write
+    /// again is right in both cases, going on with later rows instead is not.
+    ///
+    /// # Errors
+    /// [`Error::Backwards`], [`Error::Full`], [`Error::Io`], [`Error::Damaged`].
+    pub fn write(&self, rows: &[Row], position: &Position) -> Result<(), Error> {
+        let _writing = lock(&self.writing);
+        let database = self.database()?;
+        self.forwards(position)?;
+        if let Err(e) = database.write(rows, position) {
+            // redb accepts nothing after a failed commit: forget the handle and open the file again next time.
+            lock(&self.live).database = None;
+            return Err(e);
+        }
+        lock(&self.live).position = position.clone();
+        Ok(())
+    }
+
+    /// Show every row to `f`, in table and key order, each verified. Memory stays within the cache.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`]; [`Error::Row`] with what `f` answered; [`Error::Io`].
+    pub fn load<E>(&self, mut f: impl FnMut(Table, &[u8], &[u8]) -> Result<(), E>) -> Result<Position, Error>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.read(|file, table, key, value| {
+            f(table, key, value).map_err(|e| Error::Row {
+                file: file.to_owned(),
+                table: name(table),
+                source: e.into(),
+            })
+        })
+    }
+
+    /// As [`Self::load`], for readers that speak our errors. Other reads and writes may go on meanwhile.
+    pub(crate) fn read(
+        &self,
+        mut f: impl FnMut(&Path, Table, &[u8], &[u8]) -> Result<(), Error>,
+    ) -> Result<Position, Error> {
+        self.read_at(|_| Ok(()), |file, table, key, value| f(file, table, key, value))
+    }
+
+    /// As [`Self::read`], with the position told before the first row.
+    pub(crate) fn read_at(
+        &self,
+        start: impl FnOnce(&Position) -> Result<(), Error>,
+        mut f: impl FnMut(&Path, Table, &[u8], &[u8]) -> Result<(), Error>,
+    ) -> Result<Position, Error> {
+        let database = self.database()?;
+        let view = database.view()?;
+        start(&view.position)?;
+        view.each(|table, key, value| f(view.path(), table, key, value))?;
+        Ok(view.position)
+    }
+
+    fn database(&self) -> Result<Arc<Database>, Error> {
+        let mut live = lock(&self.live);
+        if let Some(database) = &live.database {
+            return Ok(database.clone());
+        }
+        let database = Arc::new(Database::open(pointer::state_file(&self.dir, live.number), self.options)?);
+        live.position = database.view()?.position;
+        live.database = Some(database.clone());
+        Ok(database)
+    }
+
+    fn forwards(&self, offered: &Position) -> Result<(), Error> {
+        let durable = self.position();
+        if durable.cluster != 0 && durable.cluster != offered.cluster {
+            return Err(Error::Foreign { expected: durable.cluster, actual: offered.cluster });
+        }
+        if offered.applied < durable.applied {
+            return Err(Error::Backwards { durable: durable.applied, offered: offered.applied });
+        }
+        Ok(())
+    }
+
+    fn take_number(&self) -> pointer::Number {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Make a finished new database file the live one.
+fn adopt(dir: &Path, mut database: Database, number: pointer::Number) -> Result<Database, Error> {
+    pointer::adopt(dir, number)?;
+    database.path = pointer::state_file(dir, number);
+    Ok(database)
+}

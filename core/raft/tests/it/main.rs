@@ -1,0 +1,4 @@
+//! All integration tests of the replication crate, in one binary.
+
+mod checkpoint;
+mod snapshot;
