@@ -30,6 +30,13 @@ pub trait Program: Send + Sync + 'static {
     /// the ending sessions at once, so that nothing is ever granted to a session that dies in the same entry.
     /// Grant to whoever is next.
     fn released(&self, txn: &mut Txn<'_>, gone: &[(Key, Arc<Record>)], cause: Cause);
+
+    /// Does this operation only give something back (release, acknowledge, delete)? Such operations are still taken
+    /// when a node is overloaded or its disk is full.
+    fn drains(&self, operation: &[u8]) -> bool {
+        let _ = operation;
+        false
+    }
 }
 
 /// A program without recipes: every operation is refused. For the store's own tests.

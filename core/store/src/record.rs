@@ -82,3 +82,11 @@ pub struct Change {
     pub time: Timestamp,
     pub events: Box<[Event]>,
 }
+
+impl Change {
+    /// What the change counts against the bounds of the history.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.events.iter().map(crate::history::event_bytes).sum()
+    }
+}

@@ -93,6 +93,12 @@ impl Store {
         Self { state: State::default(), program }
     }
 
+    /// Whether an encoded operation of the program only gives something back: see [`Program::drains`].
+    #[must_use]
+    pub fn program_drains(&self, operation: &[u8]) -> bool {
+        self.program.drains(operation)
+    }
+
     #[must_use]
     pub fn view(&self) -> View<'_> {
         View { state: &self.state }
