@@ -1,0 +1,8 @@
+//! The client against scripted servers: what it sends, when it repeats, what it tells its caller.
+
+mod fake;
+mod locks;
+mod retry;
+mod sessions;
+mod tls;
+mod watch;

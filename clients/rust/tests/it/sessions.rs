@@ -1,0 +1,135 @@
+//! The session keeper: renewing, being suspended, being lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use coracle_client::api::Code;
+use coracle_client::{Coracle, LossReason, SessionState};
+use futures::StreamExt;
+
+use crate::fake::{Fake, Reply, Request};
+
+pub const ID: &str = "7587d8aa00000001";
+
+fn client(url: &str) -> Coracle {
+    Coracle::builder()
+        .endpoints([url])
+        .deadline(Duration::from_secs(2))
+        .attempt_timeout(Duration::from_millis(300))
+        .build()
+        .unwrap()
+}
+
+/// A server whose sessions have a ttl of 900 ms; `renew` answers renewals.
+pub fn sessions(
+    mut renew: impl FnMut() -> Reply + Send + 'static,
+) -> impl FnMut(&Request) -> Reply + Send + 'static {
+    move |request| {
+        if request.target.ends_with("/renew") {
+            renew()
+        } else if request.method == "POST" {
+            Reply::json(201, format!(r#"{{"id":"{ID}","ttl":"900ms","valid_for":"900ms","revision":1}}"#))
+        } else {
+            Reply::json(200, r#"{"released":[],"revision":2}"#)
+        }
+    }
+}
+
+pub fn renewed() -> Reply {
+    Reply::json(200, r#"{"valid_for":"900ms"}"#)
+}
+
+fn renewals(server: &Fake) -> usize {
+    server.lines().iter().filter(|line| line.ends_with("/renew")).count()
+}
+
+#[tokio::test]
+async fn it_renews_every_third_of_the_ttl_and_closes() {
+    let server = Fake::start(sessions(renewed)).await;
+    let session =
+        client(&server.url).session().ttl(Duration::from_millis(900)).name("w").open().await.unwrap();
+    assert_eq!(server.seen()[0].body, br#"{"ttl":"900ms","name":"w"}"#);
+    tokio::time::sleep(Duration::from_millis(1600)).await;
+    assert_eq!(session.state(), SessionState::Active);
+    assert!(session.valid_for() > Duration::from_millis(300));
+    assert!((3..=5).contains(&renewals(&server)), "{}", renewals(&server));
+    session.report(40, Some("half".into()));
+    let reported = || server.seen().iter().any(|r| r.body == br#"{"progress":{"percent":40,"note":"half"}}"#);
+    let end = Instant::now() + Duration::from_millis(250);
+    while !reported() {
+        assert!(Instant::now() < end, "progress is told at once");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    session.close().await.unwrap();
+    assert_eq!(server.lines().last().unwrap(), &format!("DELETE /v1/sessions/{ID}"));
+}
+
+#[tokio::test]
+async fn trouble_suspends_and_the_end_of_validity_is_final() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&broken);
+    let server =
+        Fake::start(sessions(move || if switch.load(Ordering::Relaxed) { Reply::Cut } else { renewed() }))
+            .await;
+    let session = client(&server.url).session().open().await.unwrap();
+    let mut states = Box::pin(session.states());
+    assert_eq!(states.next().await, Some(SessionState::Active));
+
+    broken.store(true, Ordering::Relaxed);
+    assert_eq!(states.next().await, Some(SessionState::Suspended));
+    broken.store(false, Ordering::Relaxed);
+    assert_eq!(states.next().await, Some(SessionState::Active));
+
+    broken.store(true, Ordering::Relaxed);
+    let left = session.valid_for();
+    let start = Instant::now();
+    assert_eq!(states.next().await, Some(SessionState::Suspended));
+    assert_eq!(session.lost().await, LossReason::OutOfTime);
+    assert!(start.elapsed() <= left + Duration::from_millis(400), "{:?} {left:?}", start.elapsed());
+    assert_eq!(session.valid_for(), Duration::ZERO);
+    assert_eq!(states.next().await, Some(SessionState::Lost(LossReason::OutOfTime)));
+    assert_eq!(states.next().await, None);
+
+    broken.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(session.state(), SessionState::Lost(LossReason::OutOfTime), "never revived");
+}
+
+#[tokio::test]
+async fn the_server_has_the_last_word() {
+    for code in [Code::SessionExpired, Code::SessionNotFound] {
+        let server = Fake::start(sessions(move || Reply::problem(code))).await;
+        let session = client(&server.url).session().open().await.unwrap();
+        let start = Instant::now();
+        assert_eq!(session.lost().await, LossReason::Expired);
+        assert!(start.elapsed() < Duration::from_millis(700), "told at the first renewal");
+    }
+}
+
+#[tokio::test]
+async fn validity_counts_from_sending() {
+    let server = Fake::start(move |_| {
+        std::thread::sleep(Duration::from_millis(250));
+        Reply::json(201, format!(r#"{{"id":"{ID}","ttl":"900ms","valid_for":"900ms","revision":1}}"#))
+    })
+    .await;
+    let session = client(&server.url).session().open().await.unwrap();
+    assert!(session.valid_for() <= Duration::from_millis(650), "{:?}", session.valid_for());
+}
+
+#[tokio::test]
+async fn dropping_the_last_handle_closes() {
+    let server = Fake::start(sessions(renewed)).await;
+    let session = client(&server.url).session().open().await.unwrap();
+    let clone = session.clone();
+    drop(session);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(renewals(&server), 1, "still kept for the clone");
+    drop(clone);
+    let end = Instant::now() + Duration::from_secs(2);
+    while server.lines().last().unwrap() != &format!("DELETE /v1/sessions/{ID}") {
+        assert!(Instant::now() < end);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
