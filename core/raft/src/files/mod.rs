@@ -18,7 +18,7 @@ pub use native::Native;
 /// Directories and the names in them. Errors are those of the operating system. A name is durable only after [`Files::sync_dir`] on its directory.
 #[expect(clippy::missing_errors_doc, reason = "each call fails as the system call of its name does")]
 pub trait Files: Debug + Send + Sync + 'static {
-    /// Create a directory and its parents; no error if it is there already.
+    /// Create a directory and its parents, durably; no error if it is there already.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Names in a directory, sorted. `NotFound` if there is no such directory.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;

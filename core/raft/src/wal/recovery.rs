@@ -46,7 +46,7 @@ pub fn recover(files: Arc<dyn Files>, dir: &Path, options: Options) -> Result<(O
     }
 
     let mark_path = options.high_water.clone().unwrap_or_else(|| dir.join("high-water"));
-    let high_water = HighWater::open(&*files, &mark_path, numbers.is_empty())?;
+    let mut high_water = HighWater::open(&*files, &mark_path, numbers.is_empty())?;
     let mut replay = Replay::new(&options);
     for (at, number) in numbers.iter().enumerate() {
         let after = numbers.len() - 1 - at;
@@ -69,7 +69,10 @@ pub fn recover(files: Arc<dyn Files>, dir: &Path, options: Options) -> Result<(O
     }
     let segment = match replay.last.take() {
         Some(segment) => {
+            // All that was found may so far only be in memory: names, records and mark.
+            files.sync_dir(dir).map_err(|e| WalError::io("sync", dir, e))?;
             repair(&segment, &ending).map_err(|e| WalError::io("repair", &segment.path, e))?;
+            high_water.write(*high_water.mark()).map_err(|e| WalError::io("write", &mark_path, e))?;
             segment
         }
         None => replay.begin(&*files, dir, &options, spares.pop())?,

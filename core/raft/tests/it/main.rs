@@ -2,3 +2,5 @@
 
 mod checkpoint;
 mod snapshot;
+mod wal;
+mod node;

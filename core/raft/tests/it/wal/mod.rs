@@ -1,0 +1,6 @@
+//! Proof of the write-ahead log.
+
+mod codec;
+mod crash;
+mod fixture;
+mod suite;
