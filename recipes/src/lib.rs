@@ -1,31 +1,84 @@
 //! The recipes: pure functions over a store transaction, one file each.
+//!
+//! A recipe is a module with `NAME` (as in the URL) and `FAMILY` (the first byte of its keys), the types `Operation`,
+//! `Outcome` and `Refusal`, and four functions: `apply` (one operation), `released` (sessions ended: grant to whoever
+//! is next), `describe` (an event, for people) and `selection` (what to watch for one object). To add one, write its
+//! file and add one line to the list at [`recipes`].
 
 pub mod lock;
+mod names;
 
-use coracle_store::command::Condition as StoreCondition;
-use coracle_store::{Cause, Key, Principal, Record, Refusal as StoreRefusal, Revision, Selection, SessionId, Txn, View};
-use minicbor::{Decode, Encode};
 use std::sync::Arc;
 
-/// Every recipe's operations: one word a recipe.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub enum Operation {
-    #[n(0)]
-    Lock(#[n(0)] lock::Operation),
+use coracle_store::command::Condition as StoreCondition;
+use coracle_store::{
+    Cause, Event, Key, Principal, Record, Refusal as StoreRefusal, Revision, Selection, SessionId, Txn, View,
+};
+use minicbor::{Decode, Encode};
+
+/// From the list of recipes: their operations, outcomes and refusals as one type each, and who gets what.
+macro_rules! recipes {
+    ($($number:tt $Recipe:ident $module:ident;)*) => {
+        /// Every recipe's operations.
+        #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+        pub enum Operation {
+            $(#[n($number)] $Recipe(#[n(0)] $module::Operation),)*
+        }
+
+        /// Every recipe's outcomes.
+        #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+        pub enum Outcome {
+            $(#[n($number)] $Recipe(#[n(0)] $module::Outcome),)*
+        }
+
+        /// Every recipe's refusals.
+        #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+        pub enum Refusal {
+            $(#[n($number)] $Recipe(#[n(0)] $module::Refusal),)*
+        }
+
+        $(impl From<$module::Refusal> for StoreRefusal {
+            fn from(refusal: $module::Refusal) -> Self {
+                StoreRefusal::Program(encoded(Refusal::$Recipe(refusal)).into())
+            }
+        })*
+
+        fn apply(txn: &mut Txn<'_>, who: &Principal, operation: Operation) -> Result<Outcome, StoreRefusal> {
+            match operation {
+                $(Operation::$Recipe(operation) => $module::apply(txn, who, operation).map(Outcome::$Recipe),)*
+            }
+        }
+
+        fn released(txn: &mut Txn<'_>, gone: &[(Key, Arc<Record>)], cause: Cause) {
+            $($module::released(txn, &of_family(gone, $module::FAMILY), cause);)*
+        }
+
+        /// Describe an event of a recipe's key; `None` for keys that are nobody's business (counters of a line, and
+        /// so on) and for the store's own families.
+        #[must_use]
+        pub fn describe(event: &Event) -> Option<Described> {
+            match event.key.family() {
+                $($module::FAMILY => $module::describe(event),)*
+                _ => None,
+            }
+        }
+
+        /// What to watch to learn of any change to an object, such as `("locks", "deploy")`; `None` for an unknown
+        /// family. An empty name selects the whole family.
+        #[must_use]
+        pub fn selection(family: &str, name: &str) -> Option<Selection> {
+            match family {
+                $($module::NAME if name.is_empty() => Some(Selection::Prefix(vec![$module::FAMILY.0])),
+                $module::NAME => Some($module::selection(name)),)*
+                _ => None,
+            }
+        }
+    };
 }
 
-/// Every recipe's outcomes.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub enum Outcome {
-    #[n(0)]
-    Lock(#[n(0)] lock::Outcome),
-}
-
-/// Every recipe's refusals.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub enum Refusal {
-    #[n(0)]
-    Lock(#[n(0)] lock::Refusal),
+// The number is part of the log and disk format: a new recipe takes the next one, and none is ever used again.
+recipes! {
+    0 Lock lock;
 }
 
 /// Every recipe's conditions, for `If-Held` and for transactions.
@@ -40,7 +93,7 @@ impl Operation {
     /// As an operation of the store.
     #[must_use]
     pub fn encode(&self) -> coracle_store::Operation {
-        coracle_store::Operation::Program(minicbor::to_vec(self).expect("writing to memory cannot fail").into())
+        coracle_store::Operation::Program(encoded(self).into())
     }
 }
 
@@ -64,7 +117,7 @@ impl Condition {
     /// As a condition of the store.
     #[must_use]
     pub fn encode(&self) -> StoreCondition {
-        StoreCondition::Program(minicbor::to_vec(self).expect("writing to memory cannot fail").into())
+        StoreCondition::Program(encoded(self).into())
     }
 }
 
@@ -72,14 +125,19 @@ impl Condition {
 pub struct Recipes;
 
 impl coracle_store::Program for Recipes {
-    fn apply(&self, _txn: &mut Txn<'_>, _who: &Principal, _operation: &[u8]) -> Result<Vec<u8>, StoreRefusal> {
-        todo!()
+    fn apply(&self, txn: &mut Txn<'_>, who: &Principal, operation: &[u8]) -> Result<Vec<u8>, StoreRefusal> {
+        let operation = minicbor::decode(operation).map_err(|_| StoreRefusal::Malformed)?;
+        apply(txn, who, operation).map(encoded)
     }
-    fn check(&self, _view: View<'_>, _condition: &[u8]) -> Result<(), StoreRefusal> {
-        todo!()
+
+    fn check(&self, view: View<'_>, condition: &[u8]) -> Result<(), StoreRefusal> {
+        match minicbor::decode(condition).map_err(|_| StoreRefusal::Malformed)? {
+            Condition::LockHeld(name, token) => lock::check(view, &name, token),
+        }
     }
-    fn released(&self, _txn: &mut Txn<'_>, _gone: &[(Key, Arc<Record>)], _cause: Cause) {
-        todo!()
+
+    fn released(&self, txn: &mut Txn<'_>, gone: &[(Key, Arc<Record>)], cause: Cause) {
+        released(txn, gone, cause);
     }
 }
 
@@ -96,18 +154,10 @@ pub struct Described {
     pub token: Option<Revision>,
 }
 
-/// Describe an event of a recipe's key; `None` for keys that are nobody's business (counters of a line, and so on)
-/// and for the store's own families.
-#[must_use]
-pub fn describe(event: &coracle_store::Event) -> Option<Described> {
-    let _ = event;
-    todo!()
+fn of_family(gone: &[(Key, Arc<Record>)], family: coracle_store::Family) -> Vec<&(Key, Arc<Record>)> {
+    gone.iter().filter(|(key, _)| key.family() == family).collect()
 }
 
-/// What to watch to learn of any change to an object, such as `("locks", "deploy")`; `None` for an unknown family.
-/// An empty name selects the whole family.
-#[must_use]
-pub fn selection(family: &str, name: &str) -> Option<Selection> {
-    let _ = (family, name);
-    todo!()
+fn encoded(value: impl Encode<()>) -> Vec<u8> {
+    minicbor::to_vec(value).expect("writing to memory cannot fail")
 }

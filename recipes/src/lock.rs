@@ -1,8 +1,33 @@
 //! Locks: exclusive hold and ordered control, one fair line, fencing tokens.
+//!
+//! A lock exists while somebody holds it; nobody waits for a lock that nobody holds. Each claim is one key, attached
+//! to its session, so that the end of the session removes it:
+//!
+//! | key, after the name | value | |
+//! |---|---|---|
+//! | `h` token, session | the [`Hold`] | a holder; in the order of the grants |
+//! | `w` revision of arrival, number within it | its place | a waiter; in the order of arrival, which is that of the grants |
+//! | `c` | number of waiters | only while somebody waits |
+//!
+//! The entry that frees a lock also grants it ([`Lock::advance`]): to the waiter at the head, and if that one shares, to
+//! those behind it up to the first that does not. An arrival is granted at once if the lock is free, or if it is
+//! shared, wants to share and nobody waits: so a queued writer stops later readers.
+
+mod claims;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use coracle_store::command::Attach;
-use coracle_store::{Revision, SessionId, Timestamp, View};
+use coracle_store::limits::{KEY_OVERHEAD, META_BYTES, NAME_BYTES};
+use coracle_store::{
+    Cause, Event, Family, Key, Principal, Record, Refusal as StoreRefusal, Revision, Selection, SessionId,
+    Timestamp, Txn, View,
+};
 use minicbor::{Decode, Encode};
+
+use crate::{Described, names};
+use claims::{Claimed, Lock, Part, Waiter};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
@@ -154,23 +179,227 @@ pub struct Line {
     pub waiting: usize,
 }
 
-/// The turn of a session's claim.
+/// As in the URL.
+pub const NAME: &str = "locks";
+/// First byte of every key of a lock.
+pub const FAMILY: Family = Family(b'l');
+/// Waiters in one line.
+pub const WAITERS: u64 = 10_000;
+
+/// The turn of a session's claim. For a waiter it costs the places ahead.
 #[must_use]
 pub fn poll(view: View<'_>, lock: &str, session: SessionId) -> Turn {
-    let _ = (view, lock, session);
-    todo!()
+    let lock = Lock::new(lock);
+    match lock.claim(view, session) {
+        None => Turn::Gone,
+        Some(Claimed::Hold(_, hold)) => Turn::Held(hold),
+        Some(Claimed::Wait(key, waiter)) => Turn::Waiting(lock.place(view, &key, waiter)),
+    }
 }
 
-/// Holders and the first `limit` waiters of a lock; `None` if nobody holds or waits.
+/// Holders and the first `limit` waiters of a lock; `None` if nobody holds or waits. The places name no blockers:
+/// those are the holders.
 #[must_use]
 pub fn line(view: View<'_>, lock: &str, limit: usize) -> Option<Line> {
-    let _ = (view, lock, limit);
-    todo!()
+    let lock = Lock::new(lock);
+    let holders: Vec<Hold> = lock.holds(view).map(|(_, hold)| hold).collect();
+    let places = (1..).zip(lock.waiters(view).take(limit));
+    let waiters = places.map(|(position, (_, waiter))| waiter.place(position, Vec::new())).collect();
+    let waiting = usize::try_from(lock.waiting(view)).unwrap_or(usize::MAX);
+    (!holders.is_empty()).then_some(Line { holders, waiters, waiting })
 }
 
-/// Names of locks that start with `prefix`, after `after`, at most `limit`.
+/// Names of locks that start with `prefix`, after `after`, at most `limit`, in order of their bytes. Costs one
+/// look-up a name, however long the lines are.
 #[must_use]
 pub fn names(view: View<'_>, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
-    let _ = (view, prefix, after, limit);
-    todo!()
+    let prefix = Key::new(FAMILY, &names::open(prefix));
+    let past = |name: &str| Key::after_prefix(Lock::new(name).prefix());
+    let mut from = after.and_then(past).map_or(prefix.clone(), |after| after.max(prefix.clone()));
+    let mut found = Vec::new();
+    while found.len() < limit {
+        let Some((key, _)) = view.seek(&from).next() else { break };
+        let Some((name, _)) = names::split(key.name()) else { break };
+        let Some(next) = past(&name).filter(|_| key.as_bytes().starts_with(prefix.as_bytes())) else { break };
+        from = next;
+        found.push(name);
+    }
+    found
+}
+
+pub(crate) fn apply(txn: &mut Txn<'_>, _: &Principal, operation: Operation) -> Result<Outcome, StoreRefusal> {
+    match operation {
+        Operation::Acquire(wanted) => acquire(txn, wanted),
+        Operation::Release(claim) => release(txn, &claim),
+        Operation::Withdraw(claim) => Ok(withdraw(txn, &claim)),
+        Operation::Transfer(claim, to) => transfer(txn, &claim, to),
+        Operation::Break(name, reason) => break_holds(txn, &name, &reason),
+    }
+}
+
+/// Whether the token is a current hold of the lock.
+pub(crate) fn check(view: View<'_>, name: &str, token: Revision) -> Result<(), StoreRefusal> {
+    let lock = Lock::new(name);
+    if lock.hold_of(view, token).is_some() {
+        return Ok(());
+    }
+    Err(Refusal::FenceStale(lock.holds(view).next_back().map(|(_, hold)| hold.token)).into())
+}
+
+/// Sessions ended and their claims are gone: let each line close up, then move.
+pub(crate) fn released(txn: &mut Txn<'_>, gone: &[&(Key, Arc<Record>)], _: Cause) {
+    let mut locks: BTreeMap<String, (Lock, u64)> = BTreeMap::new();
+    for (lock, name, part) in gone.iter().filter_map(|(key, _)| Lock::of(key)) {
+        let (_, left) = locks.entry(name).or_insert((lock, 0));
+        *left += u64::from(matches!(part, Part::Wait));
+    }
+    for (lock, left) in locks.into_values() {
+        if left > 0 {
+            let waiting = lock.waiting(txn.view());
+            lock.set_waiting(txn, waiting.saturating_sub(left));
+        }
+        lock.advance(txn);
+    }
+}
+
+/// `acquired`, `released`, `broken`, `expired`; `waiting`, `left` (granted or withdrawn: if granted, the same change
+/// has an `acquired`), `expired`.
+pub(crate) fn describe(event: &Event) -> Option<Described> {
+    let (_, name, part) = Lock::of(&event.key)?;
+    let (op, token) = match (part, &event.record, event.cause) {
+        (Part::Count, ..) => return None,
+        (Part::Hold(token), Some(_), _) => ("acquired", Some(token)),
+        (Part::Hold(token), None, Cause::Broken) => ("broken", Some(token)),
+        (Part::Hold(token), None, Cause::SessionExpired) => ("expired", Some(token)),
+        (Part::Hold(token), None, Cause::Command | Cause::SessionClosed) => ("released", Some(token)),
+        (Part::Wait, Some(_), _) => ("waiting", None),
+        (Part::Wait, None, Cause::SessionExpired) => ("expired", None),
+        (Part::Wait, None, _) => ("left", None),
+    };
+    let session = event.record.as_ref().or(event.previous.as_ref())?.session;
+    Some(Described { family: NAME, op, name, session, token })
+}
+
+pub(crate) fn selection(name: &str) -> Selection {
+    Selection::Prefix(Lock::new(name).prefix().to_vec())
+}
+
+fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, StoreRefusal> {
+    let Acquire { lock: name, mode, attach, owner, meta, wait } = wanted;
+    bounded("lock", name.len(), 1, NAME_BYTES)?;
+    bounded("owner", owner.len(), 0, NAME_BYTES)?;
+    bounded("meta", meta.len(), 0, META_BYTES)?;
+    let session = match &attach {
+        Attach::Session(id) => *id,
+        Attach::Private(open) => open.id,
+        Attach::None | Attach::Keep => return Err(StoreRefusal::Malformed),
+    };
+    let (lock, view) = (Lock::new(&name), txn.view());
+    // Asking again is the same claim.
+    match lock.claim(view, session) {
+        Some(claimed) if claimed.mode() != mode => return Err(Refusal::ModeMismatch(claimed.mode()).into()),
+        Some(Claimed::Hold(_, hold)) => return Ok(Outcome::Held(hold)),
+        Some(Claimed::Wait(key, waiter)) => return Ok(Outcome::Waiting(lock.place(view, &key, waiter))),
+        None => {}
+    }
+    if matches!(attach, Attach::Session(_)) && view.session(session).is_none() {
+        return Err(StoreRefusal::SessionExpired(session));
+    }
+    let waiting = lock.waiting(view);
+    let free = waiting == 0 && mode.joins(lock.mode(view));
+    if !free && !wait {
+        return Err(Refusal::Held(lock.blockers(view), waiting).into());
+    }
+    if !free && waiting >= WAITERS {
+        return Err(Refusal::TooManyWaiters(WAITERS).into());
+    }
+    txn.attach(&attach, None)?;
+    let counter = if free || waiting > 0 { 0 } else { KEY_OVERHEAD + name.len() };
+    txn.make_room(KEY_OVERHEAD + 64 + name.len() + owner.len() + meta.len() + counter)?;
+    let claimant = Waiter { session, owner, mode, since: txn.now(), meta };
+    Ok(if free {
+        Outcome::Held(lock.grant(txn, claimant))
+    } else {
+        Outcome::Waiting(lock.join(txn, claimant))
+    })
+}
+
+fn release(txn: &mut Txn<'_>, claim: &Claim) -> Result<Outcome, StoreRefusal> {
+    let lock = Lock::new(&claim.lock);
+    let ended = match lock.claim(txn.view(), claim.session) {
+        Some(Claimed::Wait(key, _)) if claim.token.is_none() => {
+            lock.leave(txn, &key);
+            Vec::new()
+        }
+        Some(Claimed::Hold(key, hold)) if claim.token.is_none_or(|token| token == hold.token) => {
+            end(txn, &key, &hold, Cause::Command)?;
+            vec![hold]
+        }
+        _ => return Err(Refusal::NotHolder.into()),
+    };
+    Ok(Outcome::Freed(ended, lock.advance(txn)))
+}
+
+fn withdraw(txn: &mut Txn<'_>, claim: &Claim) -> Outcome {
+    let lock = Lock::new(&claim.lock);
+    let Some(Claimed::Wait(key, _)) = lock.claim(txn.view(), claim.session) else {
+        return Outcome::Freed(Vec::new(), Vec::new());
+    };
+    lock.leave(txn, &key);
+    // Readers behind a writer that gives up need not wait for the readers before it.
+    Outcome::Freed(Vec::new(), lock.advance(txn))
+}
+
+/// The new holder keeps what it said when it joined the line; one that was not in line takes over the meta of the
+/// hold, and the name of its session says who it is.
+fn transfer(txn: &mut Txn<'_>, claim: &Claim, to: SessionId) -> Result<Outcome, StoreRefusal> {
+    let (lock, view) = (Lock::new(&claim.lock), txn.view());
+    let (key, hold) = match lock.claim(view, claim.session) {
+        Some(Claimed::Hold(key, hold)) if claim.token.is_none_or(|token| token == hold.token) => (key, hold),
+        _ => return Err(Refusal::NotHolder.into()),
+    };
+    let owner = view.session(to).ok_or(StoreRefusal::SessionExpired(to))?.name.clone();
+    let claimant = match lock.claim(view, to) {
+        None => Waiter { session: to, owner, mode: hold.mode, since: txn.now(), meta: hold.meta.clone() },
+        Some(Claimed::Wait(place, waiter)) if waiter.mode == hold.mode => {
+            lock.leave(txn, &place);
+            waiter
+        }
+        Some(Claimed::Wait(_, waiter)) => return Err(Refusal::ModeMismatch(waiter.mode).into()),
+        Some(Claimed::Hold(_, own)) => return Err(Refusal::Held(vec![own], lock.waiting(view)).into()),
+    };
+    txn.attach(&Attach::Session(to), None)?;
+    end(txn, &key, &hold, Cause::Command)?;
+    let mut granted = vec![lock.grant(txn, claimant)];
+    granted.extend(lock.advance(txn));
+    Ok(Outcome::Freed(vec![hold], granted))
+}
+
+fn break_holds(txn: &mut Txn<'_>, name: &str, reason: &str) -> Result<Outcome, StoreRefusal> {
+    bounded("reason", reason.len(), 0, NAME_BYTES)?;
+    let lock = Lock::new(name);
+    let holds: Vec<(Key, Hold)> = lock.holds(txn.view()).map(|(key, hold)| (key.clone(), hold)).collect();
+    if holds.is_empty() {
+        return Err(Refusal::NotFound.into());
+    }
+    for (key, hold) in &holds {
+        end(txn, key, hold, Cause::Broken)?;
+    }
+    Ok(Outcome::Freed(holds.into_iter().map(|(_, hold)| hold).collect(), lock.advance(txn)))
+}
+
+/// End a hold. One that was granted in this very entry stays: or its token would be granted twice.
+fn end(txn: &mut Txn<'_>, key: &Key, hold: &Hold, cause: Cause) -> Result<(), StoreRefusal> {
+    if hold.token == txn.revision() {
+        return Err(StoreRefusal::DuplicateKey(key.clone()));
+    }
+    txn.delete(key, cause);
+    Ok(())
+}
+
+fn bounded(what: &str, actual: usize, least: usize, most: usize) -> Result<(), StoreRefusal> {
+    if (least..=most).contains(&actual) {
+        return Ok(());
+    }
+    Err(StoreRefusal::OutOfBounds(what.into(), actual.clamp(least, most) as u64, actual as u64))
 }

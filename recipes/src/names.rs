@@ -1,0 +1,44 @@
+//! Names of objects inside keys: in name order, and none the beginning of another.
+//!
+//! A name may be any UTF-8, NUL included. NUL is written as `00 FF` and the name ends with `00 01`: both sort as
+//! they should, and what belongs to `a` never begins like what belongs to `ab`. Behind the name, each recipe has
+//! its own subspaces.
+
+/// The name as it begins a key, without its end: the prefix of all names that start with it.
+pub(crate) fn open(name: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(name.len() + 24);
+    for byte in name.bytes() {
+        bytes.push(byte);
+        if byte == 0 {
+            bytes.push(0xFF);
+        }
+    }
+    bytes
+}
+
+/// The whole name: the prefix of all that belongs to it.
+pub(crate) fn closed(name: &str) -> Vec<u8> {
+    let mut bytes = open(name);
+    bytes.extend([0, 1]);
+    bytes
+}
+
+/// The name at the beginning of a key's bytes, and what follows it.
+pub(crate) fn split(bytes: &[u8]) -> Option<(String, &[u8])> {
+    let mut name = Vec::new();
+    let mut rest = bytes;
+    loop {
+        match rest {
+            [0, 0xFF, more @ ..] => {
+                name.push(0);
+                rest = more;
+            }
+            [0, 1, more @ ..] => return Some((String::from_utf8(name).ok()?, more)),
+            [byte, more @ ..] if *byte != 0 => {
+                name.push(*byte);
+                rest = more;
+            }
+            _ => return None,
+        }
+    }
+}
