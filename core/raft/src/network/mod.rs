@@ -16,6 +16,7 @@
 mod client;
 mod counters;
 mod der;
+mod dial;
 mod hello;
 mod link;
 mod messages;
@@ -28,8 +29,8 @@ pub mod stream;
 pub mod tls;
 mod wire;
 
-pub use client::{CallError, Peers};
-pub use counters::{Counters, Traffic};
+pub use client::{Answer, CallError, Peers};
+pub use counters::Traffic;
 pub use hello::{Class, Greeting, Hello, PROTOCOL, Reject};
 pub use out::ReplySender;
 pub use raft::{Connection, Dialer};

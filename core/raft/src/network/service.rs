@@ -22,7 +22,9 @@ pub trait Local: Send + Sync + 'static {
     fn greeting(&self) -> Greeting;
 
     /// Judge a peer that dialled us or answered our dial. Cluster, addressee and protocol are already checked;
-    /// left to judge: is it removed, is its data older than what we have seen from it?
+    /// left to judge: is it removed, is its data older than what we have seen from it? The greeting may be older
+    /// than what the peer has acknowledged since; the transport sees to that: it takes [`Reject::RolledBack`] for
+    /// final only if a greeting asked for afterwards still has a `last_log` below `seen`.
     ///
     /// # Errors
     /// The reason is sent to the peer and the connection closed.
@@ -38,7 +40,7 @@ pub trait Local: Send + Sync + 'static {
 #[error("{0}")]
 pub struct Unavailable(pub String);
 
-/// The RPCs of Raft, as the listener calls them. Implemented for `openraft::Raft`.
+/// The RPCs of Raft, as the listener calls them; thin around `openraft::Raft`, whose futures enqueue when first polled.
 pub trait RaftService: Send + Sync + 'static {
     /// What the state machine installs.
     type Snapshot: Send + 'static;
