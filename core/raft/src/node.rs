@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use coracle_store::{Command, Program, Reply, Revision, Selection, SessionId, Settings, Store};
 
+use crate::forward::{Answer, Ask};
+use crate::inner::Inner;
 use crate::network::tls::PeerTls;
 use crate::types::{Member, NodeId};
+pub use crate::wake::Watch;
 
 /// How a node is started.
 #[derive(Debug, Clone)]
@@ -104,7 +107,10 @@ pub enum MemberError {
     /// The voters that answer would no longer be a majority.
     WouldLoseQuorum,
     /// The learner lags too far behind: its last log index, and the leader's.
-    NotCaughtUp { matched: u64, last: u64 },
+    NotCaughtUp {
+        matched: u64,
+        last: u64,
+    },
     /// Another change is under way.
     Busy,
     Circumstance(Circumstance),
@@ -152,7 +158,7 @@ pub struct MemberStatus {
 
 /// Handle to a running node; clones are cheap and share it.
 #[derive(Clone)]
-pub struct Node {}
+pub struct Node(pub(crate) Arc<Inner>);
 
 impl Node {
     /// Open the data directory, replay, listen for peers, take part.
@@ -160,8 +166,7 @@ impl Node {
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub async fn start(options: Options, program: fn() -> Box<dyn Program>) -> Result<Self, StartError> {
-        let _ = (options, program);
-        todo!()
+        Inner::start(options, program).await.map(Self)
     }
 
     /// Put a command into the log (forwarding it to the leader if that is another node) and answer what applying it
@@ -170,8 +175,7 @@ impl Node {
     /// # Errors
     /// A circumstance; see [`Circumstance::effect_unknown`].
     pub async fn propose(&self, command: &Command, deadline: Instant) -> Result<Reply, Circumstance> {
-        let _ = (command, deadline);
-        todo!()
+        self.0.propose(command.encode().into(), deadline).await
     }
 
     /// Wait until this node's state reflects everything acknowledged anywhere before the call (read index, shared
@@ -180,14 +184,12 @@ impl Node {
     /// # Errors
     /// A circumstance, before the deadline.
     pub async fn read_barrier(&self, deadline: Instant) -> Result<(), Circumstance> {
-        let _ = deadline;
-        todo!()
+        self.0.read_barrier(deadline).await
     }
 
     /// Look at the state as this node has it. Short, never across an await.
     pub fn read<T>(&self, look: impl FnOnce(&Store) -> T) -> T {
-        let _ = look;
-        todo!()
+        look(&self.0.shared.read().store)
     }
 
     /// Wait until this node has applied a revision.
@@ -195,14 +197,13 @@ impl Node {
     /// # Errors
     /// [`Circumstance::NoLeader`] if it has not by the deadline.
     pub async fn wait_revision(&self, revision: Revision, deadline: Instant) -> Result<(), Circumstance> {
-        let _ = (revision, deadline);
-        todo!()
+        self.0.shared.revision.wait(revision.0, deadline).await.map_err(|_| Circumstance::NoLeader)
     }
 
     /// Time since this node last knew that it was up to date (for `max_stale`).
     #[must_use]
     pub fn staleness(&self) -> Duration {
-        todo!()
+        self.0.peers_seen.staleness(self.0.leads())
     }
 
     /// Renew a session: answers the time it is good for, counted from when the renewal arrived here.
@@ -210,93 +211,112 @@ impl Node {
     /// # Errors
     /// [`RenewError::Expired`] for good; a circumstance if nobody could be asked.
     pub async fn renew(&self, session: SessionId, deadline: Instant) -> Result<Duration, RenewError> {
-        let _ = (session, deadline);
-        todo!()
+        match self.0.ask_leader(Ask::Renew(session), deadline).await {
+            Ok(Answer::Renewed(ttl)) => Ok(Duration::from_millis(ttl.0)),
+            Ok(Answer::SessionExpired) => Err(RenewError::Expired),
+            Ok(_) => Err(RenewError::Circumstance(Circumstance::NoLeader)),
+            Err(circumstance) => Err(RenewError::Circumstance(circumstance)),
+        }
     }
 
     /// Remaining validity of sessions as the leader counts it; `None` for those unknown to it or if no leader can be
     /// asked. For people, not for decisions.
     pub async fn validity(&self, sessions: &[SessionId], deadline: Instant) -> Vec<Option<Duration>> {
-        let _ = (sessions, deadline);
-        todo!()
+        match self.0.ask_leader(Ask::Validity(sessions.to_vec()), deadline).await {
+            Ok(Answer::Validity(left)) if left.len() == sessions.len() => {
+                left.into_iter().map(|left| left.map(|left| Duration::from_millis(left.0))).collect()
+            }
+            _ => vec![None; sessions.len()],
+        }
     }
 
     /// Be woken by changes of a selection. Register first, then read, then wait: nothing is missed.
     #[must_use]
     pub fn watch(&self, selection: Selection) -> Watch {
-        let _ = selection;
-        todo!()
+        self.0.shared.hub.watch(selection)
     }
 
     #[must_use]
     pub fn id(&self) -> NodeId {
-        todo!()
-    }
-    /// The leader this node follows, read from an atomic.
-    #[must_use]
-    pub fn leader(&self) -> Option<NodeId> {
-        todo!()
-    }
-    #[must_use]
-    pub fn status(&self) -> Status {
-        todo!()
-    }
-    #[must_use]
-    pub fn members(&self) -> Vec<MemberStatus> {
-        todo!()
+        self.0.id
     }
 
-    /// Admit a member as a learner (any node may be asked): its new id and the members it shall dial.
+    /// The leader this node follows, read from an atomic; `None` if it has not been heard of for a while.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.0.leader()
+    }
+
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.0.status()
+    }
+
+    #[must_use]
+    pub fn members(&self) -> Vec<MemberStatus> {
+        self.0.members()
+    }
+
+    /// Figures for metrics.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        self.0.figures()
+    }
+
+    /// Admit a member as a learner (any node may be asked): its new id.
     ///
     /// # Errors
     /// See [`MemberError`].
     pub async fn admit(&self, member: Member, deadline: Instant) -> Result<NodeId, MemberError> {
-        let _ = (member, deadline);
-        todo!()
+        self.0.change_members(Ask::Admit(member), deadline).await
     }
+
     /// Make a learner a voter.
     ///
     /// # Errors
     /// See [`MemberError`].
     pub async fn promote(&self, id: NodeId, deadline: Instant) -> Result<(), MemberError> {
-        let _ = (id, deadline);
-        todo!()
+        self.0.change_members(Ask::Promote(id), deadline).await.map(drop)
     }
+
     /// Remove a member for good; its id and data are never accepted again.
     ///
     /// # Errors
     /// See [`MemberError`].
     pub async fn remove(&self, id: NodeId, deadline: Instant) -> Result<(), MemberError> {
-        let _ = (id, deadline);
-        todo!()
+        self.0.change_members(Ask::Remove(id), deadline).await.map(drop)
     }
+
     /// Make a voter the leader.
     ///
     /// # Errors
     /// See [`MemberError`].
     pub async fn transfer(&self, id: NodeId, deadline: Instant) -> Result<(), MemberError> {
-        let _ = (id, deadline);
-        todo!()
+        self.0.change_members(Ask::Transfer(id), deadline).await.map(drop)
     }
 
     /// Resolves with the reason when the node has stopped by itself (failing disk, broken invariant, removed).
     pub async fn stopped(&self) -> Arc<str> {
-        todo!()
+        self.0.shared.failed().await
     }
 
     /// Hand over leadership, stop taking part, write a last checkpoint, close.
     pub async fn shutdown(&self) {
-        todo!()
+        self.0.shutdown().await;
     }
 }
 
-/// A registered interest in changes; unregisters on drop.
-pub struct Watch {}
-
-impl Watch {
-    /// The first revision since the last call (or registration) that touched the selection; waits for one if there
-    /// is none. Later ones are not queued: read [`Store::changes_after`] from there. Cancel-safe.
-    pub async fn changed(&mut self) -> Revision {
-        todo!()
-    }
+/// Counters and histograms of a node since its start.
+#[derive(Clone)]
+pub struct Figures {
+    pub wal: Arc<crate::wal::WalStats>,
+    pub checkpoint: Arc<crate::leader::CheckpointFigures>,
+    /// Proposals taken, refused or failed, and waiting now.
+    pub proposed: u64,
+    pub failed: u64,
+    pub pending: u64,
+    pub leader_changes: u64,
+    pub sessions_expired: u64,
+    pub watchers: u64,
+    pub traffic: Vec<(NodeId, crate::network::Class, crate::network::Traffic)>,
 }

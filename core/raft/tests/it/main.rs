@@ -1,6 +1,6 @@
 //! All integration tests of the replication crate, in one binary.
 
 mod checkpoint;
+mod node;
 mod snapshot;
 mod wal;
-mod node;

@@ -1,0 +1,131 @@
+//! Expiry: the leader watches the clock of every session and puts the end of those that ran out into the log.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use coracle_store::command::Expiry;
+use coracle_store::{
+    Action, Command, Event, Family, Outcome, Principal, Revision, Selection, Session, limits,
+};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::deadlines::Deadlines;
+use crate::clock;
+use crate::inner::Inner;
+use crate::types::{CommittedLeaderId, Payload, Respond, WriteResult};
+
+/// How often the clock is looked at: the δ of "expires at latest ttl + δ".
+const TICK: Duration = Duration::from_millis(100);
+/// An expiry that is not decided by then is proposed again.
+const DECISION: Duration = Duration::from_secs(5);
+
+/// Lead, lose the lead, lead again.
+pub async fn run(node: Arc<Inner>) {
+    let mut changes = node.shared.leader_changes();
+    loop {
+        let leading = node.raft.as_leader().ok().map(|leader| leader.to_committed_leader_id());
+        if let Some(term) = leading
+            && node.leads()
+        {
+            reign(&node, term).await;
+            *node.deadlines() = None;
+        } else if timeout(TICK, changes.changed()).await.is_ok_and(|changed| changed.is_err()) {
+            return;
+        }
+    }
+}
+
+/// One term: every session gets its full time, then the clock runs until the lead is lost.
+async fn reign(node: &Arc<Inner>, term: CommittedLeaderId) {
+    let mut watch = node.shared.hub.watch(Selection::Prefix(vec![Family::SESSION.0]));
+    let mut seen = {
+        let applied = node.shared.read();
+        let (mut table, now) = (Deadlines::default(), Instant::now());
+        applied.store.sessions().for_each(|session| table.arm(session, now));
+        *node.deadlines() = Some(table);
+        applied.store.revision()
+    };
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while node.leads() && node.raft.as_leader().is_ok_and(|leader| leader.to_committed_leader_id() == term) {
+        tokio::select! {
+            biased;
+            _ = watch.changed() => seen = follow(node, seen),
+            _ = tick.tick() => {
+                let due = node.deadlines().as_mut().map(|table| table.due(Instant::now(), limits::EXPIRE_SLICE));
+                if let Some(due) = due.filter(|due| !due.is_empty()) {
+                    if due.len() == limits::EXPIRE_SLICE {
+                        tick.reset_immediately();
+                    }
+                    expire(node, term, due).await;
+                    seen = follow(node, seen);
+                }
+            }
+        }
+    }
+}
+
+/// Bring the table up to what has been applied.
+fn follow(node: &Inner, seen: Revision) -> Revision {
+    let applied = node.shared.read();
+    let mut guard = node.deadlines();
+    let Some(table) = guard.as_mut() else { return seen };
+    let now = Instant::now();
+    match applied.store.changes_after(seen) {
+        Ok(changes) => {
+            for event in changes.flat_map(|change| change.events.iter()) {
+                note(table, event, now);
+            }
+        }
+        // So far behind that history is gone: the living ones are all that matters.
+        Err(_) => applied.store.sessions().for_each(|session| table.arm(session, now)),
+    }
+    applied.store.revision()
+}
+
+fn note(table: &mut Deadlines, event: &Event, now: Instant) {
+    if event.key.family() != Family::SESSION {
+        return;
+    }
+    let of = |record: &coracle_store::Record| minicbor::decode::<Session>(record.value.as_bytes()).ok();
+    match (&event.record, &event.previous) {
+        (Some(record), _) => {
+            if let Some(session) = of(record) {
+                table.arm(&session, now);
+            }
+        }
+        (None, Some(previous)) => {
+            if let Some(session) = of(previous) {
+                table.remove(session.id);
+            }
+        }
+        (None, None) => {}
+    }
+}
+
+/// Propose the end of these sessions, in this term or not at all, and wait for the decision.
+async fn expire(node: &Inner, term: CommittedLeaderId, due: Vec<Expiry>) {
+    let command = Command {
+        principal: Principal("cluster".into()),
+        idempotency: None,
+        guards: Vec::new(),
+        action: Action::Expire(due.clone()),
+    };
+    let payload = Payload { time: clock::wall(), command: command.encode().into() };
+    let (done, decided) = oneshot::channel();
+    let respond = Respond::new(move |result: WriteResult| {
+        let _ = done.send(result);
+    });
+    if node.raft.write(payload).with_leader(term).responder(respond).await.is_ok()
+        && let Ok(Ok(Ok(response))) = timeout(DECISION, decided).await
+        && let Ok(Outcome::Expired(count)) = response.data.result
+    {
+        node.sessions_expired.fetch_add(count, Ordering::Relaxed);
+        tracing::debug!(count, "sessions expired");
+    }
+    if let Some(table) = node.deadlines().as_mut() {
+        table.decided(&due, Instant::now());
+    }
+}

@@ -1,0 +1,63 @@
+//! History and settings: the leader proposes what to forget, and the settings it was started with.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use coracle_store::{Action, Command, Principal, Revision, Settings, Store, limits};
+
+use crate::clock;
+use crate::inner::Inner;
+
+const TICK: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub async fn run(node: Arc<Inner>) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if node.shared.stopping() {
+            return;
+        }
+        while node.leads() {
+            let Some(action) = ({
+                let applied = node.shared.read();
+                configure(&applied.store, &node.settings).or_else(|| compact(&applied.store))
+            }) else {
+                break;
+            };
+            let command = Command {
+                principal: Principal("cluster".into()),
+                idempotency: None,
+                guards: Vec::new(),
+                action,
+            };
+            if node.propose(command.encode().into(), Instant::now() + PATIENCE).await.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// Settings that this node was told and the cluster does not have yet. Defaults are nobody's wish.
+fn configure(store: &Store, wanted: &Settings) -> Option<Action> {
+    (*wanted != Settings::default() && wanted != store.settings()).then(|| Action::Configure(wanted.clone()))
+}
+
+/// The next slice of history that is over its bounds.
+fn compact(store: &Store) -> Option<Action> {
+    let (size, settings) = (store.history(), store.settings());
+    let horizon = clock::wall().0.saturating_sub(settings.history_age.0);
+    let mut over_count = (size.changes as u64).saturating_sub(settings.history_count);
+    let mut over_bytes = (size.bytes as u64).saturating_sub(settings.history_bytes);
+    let mut upto: Option<Revision> = None;
+    for change in store.changes_after(store.compact_revision()).ok()?.take(limits::COMPACT_SLICE) {
+        if over_count == 0 && over_bytes == 0 && change.time.0 >= horizon {
+            break;
+        }
+        over_count = over_count.saturating_sub(1);
+        over_bytes = over_bytes.saturating_sub(change.bytes() as u64);
+        upto = Some(change.revision);
+    }
+    upto.map(Action::Compact)
+}

@@ -1,0 +1,27 @@
+//! Duties: what nodes do by themselves. Expiry, compaction and settings while leading; checkpoints and the comparison
+//! of hashes always.
+
+mod checkpoints;
+pub mod deadlines;
+mod expiry;
+mod hashes;
+mod history;
+mod renewals;
+
+pub use checkpoints::{CheckpointFigures, KEEP_ENTRIES, write as checkpoint_now};
+pub use renewals::Renewals;
+
+use std::sync::Arc;
+
+use crate::inner::Inner;
+
+/// The duties of a node, as futures to be run side by side until the node stops.
+pub fn duties(node: &Arc<Inner>) -> Vec<futures::future::BoxFuture<'static, ()>> {
+    vec![
+        Box::pin(expiry::run(node.clone())),
+        Box::pin(renewals::run(node.clone())),
+        Box::pin(history::run(node.clone())),
+        Box::pin(checkpoints::run(node.clone())),
+        Box::pin(hashes::run(node.clone())),
+    ]
+}
