@@ -41,7 +41,7 @@ pub struct UnknownCode(pub String);
 
 macro_rules! codes {
     ($($variant:ident $text:literal $status:literal $retry:ident $effect:ident $title:literal;)*) => {
-        /// Why a request failed. The text form is snake_case and the last part of the problem's `type`.
+        /// Why a request failed. The text form is `snake_case` and the last part of the problem's `type`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code {
             $(#[doc = $title] $variant,)*

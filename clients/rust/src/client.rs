@@ -81,13 +81,11 @@ impl Coracle {
     }
 
     /// A transaction, to be filled and sent.
-    #[must_use]
     pub fn txn(&self) -> TxnBuilder {
         TxnBuilder::new(self.clone())
     }
 
     /// A session to be opened; it is renewed in the background.
-    #[must_use]
     pub fn session(&self) -> OpenSession {
         OpenSession::new(self.clone())
     }
@@ -99,7 +97,6 @@ impl Coracle {
     }
 
     /// A lock to be acquired.
-    #[must_use]
     pub fn lock(&self, name: impl Into<String>) -> Acquire {
         Acquire::new(self.clone(), name.into())
     }
@@ -111,7 +108,6 @@ impl Coracle {
     }
 
     /// Changes of all families on one stream. Without a family: of all.
-    #[must_use]
     pub fn events(&self, family: Option<&str>) -> WatchBuilder<serde_json::Value> {
         let call = Call::get("/v1/events").query_some("family", family);
         WatchBuilder::new(self.clone(), call)

@@ -26,7 +26,6 @@ impl Kv {
     }
 
     /// Create or replace a key.
-    #[must_use]
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl Into<Value>) -> Put {
         let call = Call::change(Method::PUT, path_of(key.as_ref()));
         Put { client: self.client.clone(), call, value: value.into(), fences: Vec::new() }
@@ -42,7 +41,6 @@ impl Kv {
     }
 
     /// Create a key whose name the server makes: `directory`, `/`, and a number that rises with each append.
-    #[must_use]
     pub fn append(&self, directory: impl AsRef<[u8]>, value: impl Into<Value>) -> Put {
         let mut key = directory.as_ref().to_vec();
         if !key.ends_with(b"/") {
@@ -53,20 +51,17 @@ impl Kv {
     }
 
     /// Read a key; `None` if it does not exist.
-    #[must_use]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Get {
         let key = key.as_ref();
         Get { client: self.client.clone(), call: Call::get(path_of(key)), key: key.into() }
     }
 
-    #[must_use]
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Delete {
         let call = Call::change(Method::DELETE, path_of(key.as_ref()));
         Delete { client: self.client.clone(), call, fences: Vec::new() }
     }
 
     /// Delete every key that starts with `prefix`; an empty prefix means all keys.
-    #[must_use]
     pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> DeleteRange {
         let prefix = prefix.as_ref();
         let call =
@@ -75,25 +70,21 @@ impl Kv {
     }
 
     /// The keys that start with `prefix`, in key order.
-    #[must_use]
     pub fn list(&self, prefix: impl AsRef<[u8]>) -> List {
         List::new(self.client.clone(), prefix.as_ref())
     }
 
     /// The kept versions of one key.
-    #[must_use]
     pub fn history(&self, key: impl AsRef<[u8]>) -> History {
         History::new(self.client.clone(), key.as_ref())
     }
 
     /// Follow one key.
-    #[must_use]
     pub fn watch(&self, key: impl AsRef<[u8]>) -> WatchBuilder<Entry> {
         WatchBuilder::new(self.client.clone(), Call::get(path_of(key.as_ref())))
     }
 
     /// Follow every key that starts with `prefix`.
-    #[must_use]
     pub fn watch_prefix(&self, prefix: impl AsRef<[u8]>) -> WatchBuilder<Entry> {
         WatchBuilder::new(self.client.clone(), Call::get("/v1/kv").query("prefix", prefix.as_ref()))
     }

@@ -93,9 +93,9 @@ impl TxnBuilder {
 
     pub fn operation(mut self, operation: Operation) -> Self {
         if self.otherwise {
-            self.txn.otherwise.push(operation)
+            self.txn.otherwise.push(operation);
         } else {
-            self.txn.then.push(operation)
+            self.txn.then.push(operation);
         }
         self
     }

@@ -1,5 +1,6 @@
 //! A scripted HTTP/1.1 server: one closure answers every request.
 
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -122,7 +123,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Reply::Full { status, headers, body } => {
                 let mut head = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n", body.len());
                 for (name, value) in headers {
-                    head += &format!("{name}: {value}\r\n");
+                    let _ = write!(head, "{name}: {value}\r\n");
                 }
                 stream.write_all((head + "\r\n" + &body).as_bytes()).await.ok()?;
                 stream.flush().await.ok()?;

@@ -180,7 +180,7 @@ async fn a_block_that_ends_too_late_is_a_loss() {
     let lock = client(&[&server.url]).lock("x").acquire().await.unwrap();
     // Blocks the thread past the end of validity, as a long pause of the process would.
     let result = lock.run(|_| async {
-        std::thread::sleep(Duration::from_millis(1000));
+        std::thread::sleep(Duration::from_secs(1));
         Ok::<_, Error>(())
     });
     assert!(matches!(result.await, Err(Error::LockLost { reason: LossReason::OutOfTime, .. })));
