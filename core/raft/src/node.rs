@@ -300,7 +300,8 @@ impl Node {
         self.0.shared.failed().await
     }
 
-    /// Hand over leadership, stop taking part, write a last checkpoint, close.
+    /// Hand over leadership, stop taking part, write a last checkpoint, close. The data directory can be opened again
+    /// when the last handle is dropped.
     pub async fn shutdown(&self) {
         self.0.shutdown().await;
     }

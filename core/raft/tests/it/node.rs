@@ -146,6 +146,7 @@ async fn one_node_writes_reads_and_remembers() {
     node.read_barrier(soon()).await.unwrap();
     assert_eq!(value(&node, "a").as_deref(), Some("1"));
     let hash = node.status().hash;
+    drop(node);
     cluster.stop(0).await;
     cluster.restart(0).await;
     let node = cluster.node(0).clone();
@@ -276,6 +277,7 @@ async fn a_member_joins_by_snapshot_is_promoted_and_removed_for_good() {
     cluster.node(0).remove(id, soon()).await.unwrap();
     let reason = tokio::time::timeout(Duration::from_secs(20), async {
         joined.shutdown().await;
+        drop(joined);
         let back = Node::start(options(data.path(), &member, start), program).await.unwrap();
         let reason = back.stopped().await;
         back.shutdown().await;
