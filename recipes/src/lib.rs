@@ -5,6 +5,8 @@
 //! is next), `describe` (an event, for people) and `selection` (what to watch for one object). To add one, write its
 //! file and add one line to the list at [`recipes`].
 
+#![deny(clippy::disallowed_types, clippy::disallowed_methods)]
+
 pub mod lock;
 mod names;
 

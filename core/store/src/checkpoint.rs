@@ -187,6 +187,7 @@ impl State {
             settings: self.settings.clone(),
             compacted: self.history.compacted(),
             hash: self.hash().to_be_bytes().into(),
+            next_reply: self.replies.next,
         };
         let mut bytes = vec![FORMAT];
         minicbor::encode(&head, &mut bytes).expect("writing to memory cannot fail");
@@ -209,6 +210,9 @@ pub(crate) struct Head {
     pub compacted: Revision,
     #[n(5)]
     pub hash: ByteArray<16>,
+    /// Number of the next remembered reply.
+    #[n(6)]
+    pub next_reply: u64,
 }
 
 /// The value of a reply row.

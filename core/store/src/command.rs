@@ -332,6 +332,7 @@ pub struct UpdateSession {
 impl Command {
     /// The bytes that go into the log.
     #[must_use]
+    #[allow(clippy::missing_panics_doc, reason = "writing to memory cannot fail")]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         out.push(FORMAT);

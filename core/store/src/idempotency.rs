@@ -28,7 +28,7 @@ pub(crate) struct Replies {
     /// Each principal by the time of its oldest record.
     oldest: BTreeSet<(Timestamp, Principal)>,
     /// Number of the next record: keeps the order of records with the same time over a restart.
-    next: u64,
+    pub next: u64,
     /// What the checkpoint does not know yet.
     pub unsaved: Vec<ReplyChange>,
 }
@@ -73,6 +73,7 @@ impl Replies {
             fingerprint: asked.fingerprint,
             reply: Arc::new(reply.clone()),
         };
+        self.next += 1;
         let key: Arc<str> = asked.key.as_ref().into();
         self.unsaved.push(ReplyChange {
             principal: principal.clone(),
@@ -87,7 +88,6 @@ impl Replies {
 
     /// Add a record newer than all of its principal's.
     pub fn insert(&mut self, principal: Principal, key: Arc<str>, kept: Kept) {
-        self.next = self.next.max(kept.number + 1);
         if !self.ledgers.contains_key(&principal) {
             self.oldest.insert((kept.time, principal.clone()));
         }

@@ -4,6 +4,8 @@
 //! could differ between nodes comes in as data, in the log entry. Given the same entries, every node has the same
 //! state, bit for bit, and [`Store::hash`] proves it.
 
+#![deny(clippy::disallowed_types, clippy::disallowed_methods)]
+
 mod apply;
 pub mod checkpoint;
 mod chunk;

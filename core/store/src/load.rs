@@ -146,6 +146,7 @@ impl Loader {
         for (principal, key, kept) in replies {
             state.replies.insert(principal, key, kept);
         }
+        state.replies.next = head.next_reply;
         state.unsaved.head = head_row;
         Ok(Store { state, program: self.program })
     }
