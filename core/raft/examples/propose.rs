@@ -12,7 +12,7 @@ use coracle_raft::types::Member;
 use coracle_raft::{Node, Options, Start};
 use coracle_store::command::{Precondition, Put};
 use coracle_store::program::NoProgram;
-use coracle_store::{Action, Attach, Command, ContentType, Family, Key, Operation, Principal, Settings};
+use coracle_store::{Action, Attach, Command, ContentType, Family, Key, Operation, Principal};
 
 const NODES: usize = 3;
 const KEYS: u64 = 10_000;
@@ -74,17 +74,9 @@ async fn serve(
     count: Arc<AtomicU64>,
 ) {
     let data = tempfile::TempDir::new().expect("a directory");
-    let options = Options {
-        data: data.path().to_owned(),
-        member: members[n].clone(),
-        peer_listen: members[n].peer.parse().expect("an address"),
-        peer_tls: None,
-        start: Start::Found { members, token: "bench".into() },
-        settings: Settings::default(),
-        checkpoint_bytes: 64 << 20,
-        checkpoint_interval: Duration::from_secs(10),
-        segment_bytes: 64 << 20,
-    };
+    let (member, address) = (members[n].clone(), members[n].peer.parse().expect("an address"));
+    let start = Start::Found { members, token: "bench".into() };
+    let options = Options::new(data.path().to_owned(), member, address, start);
     let node = Node::start(options, || Box::new(NoProgram)).await.expect("a node");
     node.read_barrier(Instant::now() + Duration::from_secs(20)).await.expect("a leader");
     let gate = gate.clone();

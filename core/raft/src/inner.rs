@@ -53,6 +53,8 @@ pub struct Inner {
     pub settings: Settings,
     pub checkpoint_bytes: u64,
     pub checkpoint_interval: Duration,
+    pub keep_entries: u64,
+    pub keep_bytes: u64,
     pub pending: Arc<AtomicUsize>,
     pub proposed: AtomicU64,
     pub failed: AtomicU64,
@@ -88,7 +90,7 @@ impl Inner {
         }
         let raft = Raft::new(
             identity.node,
-            Arc::new(config()),
+            Arc::new(config(&options)),
             Dialer::<SnapshotData>::new(peers.clone()),
             wal.clone(),
             Machine::new(shared.clone(), disk.clone()),
@@ -112,6 +114,8 @@ impl Inner {
             settings: options.settings,
             checkpoint_bytes: options.checkpoint_bytes,
             checkpoint_interval: options.checkpoint_interval,
+            keep_entries: options.keep_entries,
+            keep_bytes: options.keep_bytes,
             pending: Arc::default(),
             proposed: AtomicU64::default(),
             failed: AtomicU64::default(),
@@ -246,6 +250,7 @@ impl Inner {
             committed: metrics.local_committed.map_or(0, |id| id.index),
             applied: applied.position.map_or(0, |id| id.index),
             checkpointed: self.shared.checkpointed.load(Ordering::Acquire),
+            purged: self.wal.stamp().purged.map_or(0, |id| id.index),
             revision: store.revision(),
             compact_revision: store.compact_revision(),
             epoch: store.epoch(),
@@ -360,7 +365,7 @@ async fn sweep(node: Arc<Inner>) {
 }
 
 /// The settings of RAFT §1: see docs/adr/0001.
-fn config() -> Config {
+fn config(options: &Options) -> Config {
     Config {
         cluster_name: "coracle".into(),
         heartbeat_interval: 100,
@@ -375,7 +380,7 @@ fn config() -> Config {
         api_channel_size: Some(8192),
         snapshot_policy: SnapshotPolicy::Never,
         install_snapshot_timeout: 600_000,
-        max_in_snapshot_log_to_keep: leader::KEEP_ENTRIES,
+        max_in_snapshot_log_to_keep: options.keep_entries,
         purge_batch_size: 4096,
         allow_log_reversion: Some(false),
         ..Config::default()

@@ -33,6 +33,30 @@ pub struct Options {
     pub checkpoint_interval: Duration,
     /// Size of a log segment file in bytes.
     pub segment_bytes: u64,
+    /// Log kept behind the checkpoint for members that lag, in entries and in bytes, whichever is less: a member that
+    /// was away for longer gets a snapshot.
+    pub keep_entries: u64,
+    pub keep_bytes: u64,
+}
+
+impl Options {
+    /// Defaults for everything that is not asked for.
+    #[must_use]
+    pub fn new(data: PathBuf, member: Member, peer_listen: SocketAddr, start: Start) -> Self {
+        Self {
+            data,
+            member,
+            peer_listen,
+            peer_tls: None,
+            start,
+            settings: Settings::default(),
+            checkpoint_bytes: 64 << 20,
+            checkpoint_interval: Duration::from_secs(10),
+            segment_bytes: 64 << 20,
+            keep_entries: 100_000,
+            keep_bytes: 128 << 20,
+        }
+    }
 }
 
 /// How an empty data directory becomes a member.
@@ -128,6 +152,8 @@ pub struct Status {
     pub applied: u64,
     /// Log index up to which the checkpoint is durable.
     pub checkpointed: u64,
+    /// Log index up to which the log has been forgotten.
+    pub purged: u64,
     pub revision: Revision,
     pub compact_revision: Revision,
     pub epoch: u64,

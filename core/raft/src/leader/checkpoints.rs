@@ -8,10 +8,6 @@ use crate::checkpoint::{self, Position};
 use crate::inner::Inner;
 
 const TICK: Duration = Duration::from_millis(100);
-/// Entries kept in the log behind the checkpoint for peers that lag, so that a restarted one needs no snapshot.
-pub const KEEP_ENTRIES: u64 = 100_000;
-/// Bytes of log above which entries are purged, and above which fewer than [`KEEP_ENTRIES`] are kept.
-const KEEP_BYTES: u64 = 256 << 20;
 
 /// Counters of checkpoints since the start.
 #[derive(Debug, Default)]
@@ -73,11 +69,12 @@ async fn purge(node: &Inner) {
     let stamp = node.wal.stamp();
     let (first, last) = (stamp.purged.map_or(0, |id| id.index), stamp.last.map_or(0, |id| id.index));
     let (entries, bytes) = (last.saturating_sub(first), node.wal.log_bytes());
-    if bytes < KEEP_BYTES && entries < 4 * KEEP_ENTRIES {
+    // Not at every checkpoint: a purge frees whole segments, so it waits until there is something to free.
+    if bytes < 2 * node.keep_bytes && entries < 2 * node.keep_entries {
         return;
     }
     let average = (bytes / entries.max(1)).max(1);
-    let keep = KEEP_ENTRIES.min(KEEP_BYTES / 2 / average);
+    let keep = node.keep_entries.min(node.keep_bytes / average);
     let upto = node.shared.checkpointed.load(Ordering::Acquire).min(last.saturating_sub(keep));
     if upto > first && node.raft.trigger().snapshot().await.is_ok() {
         let _ = node.raft.trigger().purge_log(upto).await;

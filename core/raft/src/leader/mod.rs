@@ -8,7 +8,7 @@ mod hashes;
 mod history;
 mod renewals;
 
-pub use checkpoints::{CheckpointFigures, KEEP_ENTRIES, write as checkpoint_now};
+pub use checkpoints::{CheckpointFigures, write as checkpoint_now};
 pub use renewals::Renewals;
 
 use std::sync::Arc;

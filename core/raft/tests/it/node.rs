@@ -10,7 +10,7 @@ use coracle_store::command::{Append, OnExpire, OpenSession, Precondition, Put};
 use coracle_store::program::NoProgram;
 use coracle_store::{
     Action, Attach, Command, ContentType, Family, Idempotency, Key, Millis, Operation, Outcome, Principal,
-    Program, Revision, Selection, SessionId, Settings,
+    Program, Revision, Selection, SessionId,
 };
 use tempfile::TempDir;
 
@@ -39,15 +39,12 @@ fn members(addresses: &[SocketAddr]) -> Vec<Member> {
 
 fn options(data: &Path, member: &Member, start: Start) -> Options {
     Options {
-        data: data.to_owned(),
-        member: member.clone(),
-        peer_listen: member.peer.parse().unwrap(),
-        peer_tls: None,
-        start,
-        settings: Settings::default(),
-        checkpoint_bytes: 64 << 20,
         checkpoint_interval: Duration::from_millis(300),
         segment_bytes: 4 << 20,
+        // So little that a member that joins or was away has to be sent a snapshot.
+        keep_entries: 10,
+        keep_bytes: 1 << 10,
+        ..Options::new(data.to_owned(), member.clone(), member.peer.parse().unwrap(), start)
     }
 }
 
@@ -260,6 +257,12 @@ async fn a_member_joins_by_snapshot_is_promoted_and_removed_for_good() {
     let leader = cluster.leader().await;
     for n in 0..50 {
         cluster.node(leader).propose(&put(&format!("k{n}"), "v"), soon()).await.unwrap();
+    }
+    let deadline = soon();
+    while cluster.node(leader).status().purged < 30 {
+        assert!(Instant::now() < deadline, "the log is not purged");
+        cluster.node(leader).propose(&put("k49", "v"), soon()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let address = addresses(1)[0];
     let member = Member { name: "n4".into(), peer: address.to_string(), client: "http://n4".into() };
