@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -62,6 +64,7 @@ struct Disk {
     crashed: bool,
     failing: Vec<(Operation, u64, io::ErrorKind)>,
     capacity: Option<u64>,
+    sync_latency: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -116,6 +119,7 @@ impl SimDisk {
             crashed: false,
             failing: Vec::new(),
             capacity: None,
+            sync_latency: Duration::ZERO,
         })))
     }
 
@@ -152,6 +156,11 @@ impl SimDisk {
     /// Limit the total length of all files; `None` lifts the limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.disk().capacity = bytes;
+    }
+
+    /// Let each sync of a file take this long.
+    pub fn set_sync_latency(&self, latency: Duration) {
+        self.disk().sync_latency = latency;
     }
 
     /// Total length of all files.
@@ -438,6 +447,10 @@ impl File for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let latency = self.disk.disk().sync_latency;
+        if !latency.is_zero() {
+            thread::sleep(latency);
+        }
         let mut disk = self.disk.disk();
         let verdict = disk.begin(Operation::Sync, self.generation);
         let file = &mut disk.files[self.file];

@@ -10,7 +10,11 @@ use proptest::prelude::*;
 use super::fixture::{entry, id};
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    bytes
+        .iter()
+        .flat_map(|b| [b >> 4, b & 15])
+        .map(|d| char::from_digit(d.into(), 16).expect("a digit"))
+        .collect()
 }
 
 fn encoded(entry: &Entry) -> Bytes {
@@ -19,8 +23,8 @@ fn encoded(entry: &Entry) -> Bytes {
     out.into()
 }
 
-fn membership(voters: Vec<BTreeSet<u64>>, learners: BTreeSet<u64>) -> Membership {
-    let ids = voters.iter().flatten().chain(&learners).copied();
+fn membership(voters: Vec<BTreeSet<u64>>, learners: &BTreeSet<u64>) -> Membership {
+    let ids = voters.iter().flatten().chain(learners).copied();
     let member = |id: u64| Member {
         name: format!("n{id}"),
         peer: format!("h:{id}"),
@@ -37,7 +41,7 @@ fn bytes_are_pinned() {
     let normal = hex(&encoded(&entry(3, 4, 2)));
     assert_eq!(normal, "0103000000000000000400000000000000a30f0000000000003435");
 
-    let m = membership(vec![BTreeSet::from([1]), BTreeSet::from([1, 2])], BTreeSet::new());
+    let m = membership(vec![BTreeSet::from([1]), BTreeSet::from([1, 2])], &BTreeSet::new());
     let m = Entry { log_id: id(1, 5), payload: EntryPayload::Membership(m) };
     let expected = concat!(
         "0201000000000000000500000000000000",
@@ -60,7 +64,7 @@ fn bytes_are_pinned() {
 fn malformed_bytes_are_refused() {
     let whole = encoded(&Entry {
         log_id: id(1, 5),
-        payload: EntryPayload::Membership(membership(vec![BTreeSet::from([1, 2])], BTreeSet::from([3]))),
+        payload: EntryPayload::Membership(membership(vec![BTreeSet::from([1, 2])], &BTreeSet::from([3]))),
     });
     assert!(codec::entry(&whole).is_ok());
     for cut in 0..whole.len() {
@@ -91,7 +95,7 @@ proptest! {
         prop_assert_eq!(codec::entry_log_id(&bytes).unwrap(), normal.log_id);
         prop_assert_eq!(&codec::entry(&bytes).unwrap(), &normal);
 
-        let stored = StoredMembership::new(Some(id(term, index)), membership(voters, learners));
+        let stored = StoredMembership::new(Some(id(term, index)), membership(voters, &learners));
         let mut out = Vec::new();
         codec::put_stored_membership(&mut out, &stored);
         let mut input = Input(&out);

@@ -206,7 +206,7 @@ fn of_the_power_with_sectors_lost_at_random() {
 #[test]
 fn with_a_lazy_mark_and_no_recycling() {
     let lazy = Options {
-        high_water_interval: std::time::Duration::from_secs(3600),
+        high_water_interval: std::time::Duration::from_hours(1),
         spares: 0,
         fill_bytes: 1 << 20,
         ..options()

@@ -30,7 +30,7 @@ pub fn options() -> Options {
         fill_bytes: 2048,
         high_water_interval: Duration::ZERO,
         // Long enough that nothing is ever written by the clock unless a test wants it.
-        tick: Duration::from_secs(3600),
+        tick: Duration::from_hours(1),
         ..Options::new(IDENTITY)
     }
 }
@@ -112,7 +112,10 @@ pub async fn view(wal: &Wal) -> View {
     View { vote, purged, last, entries: entries.into_iter().map(|e| (e.log_id.index, e)).collect() }
 }
 
-/// Run on a fresh single-threaded runtime.
+/// Run on a fresh single-threaded runtime; a minute is far more than any test needs.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime
+        .block_on(async { tokio::time::timeout(Duration::from_mins(1), test).await })
+        .expect("the test hangs")
 }

@@ -2,5 +2,8 @@
 
 mod codec;
 mod crash;
+mod damage;
+mod faults;
 mod fixture;
+mod model;
 mod suite;
