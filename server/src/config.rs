@@ -146,8 +146,8 @@ settings! {
     body_timeout: Span = "30s" "DURATION" "Time to send the body of a request";
     idle_timeout: Span = "2m" "DURATION" "A connection without a request is closed after this";
     shutdown_grace: Span = "10s" "DURATION" "Time for running requests when stopping";
-    checkpoint_interval: Span = "1s" "DURATION" "A checkpoint is written this often while there are changes";
-    checkpoint_bytes: ByteSize = "16MiB" "SIZE" "A checkpoint is written after so much log";
+    checkpoint_interval: Span = "10s" "DURATION" "A checkpoint is written this often while there are changes";
+    checkpoint_bytes: ByteSize = "64MiB" "SIZE" "A checkpoint is written after so much log";
     segment_bytes: ByteSize = "64MiB" "SIZE" "Size of a log file";
     threads: usize = "0" "N" "Threads for requests; 0 chooses by the number of cores";
     log_format: LogFormat = "pretty" "FORMAT" "pretty or json";

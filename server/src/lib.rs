@@ -1,33 +1,17 @@
 //! The edge of Coracle: HTTP, TLS, configuration, telemetry. The only crate with axum.
+//!
+//! Stations ①, ⑥ and ⑦ of a request: `accept` takes connections, `http::front` checks and admits, `http` routes and
+//! decodes, `http::watch` and `http::turn` wake who waits, `http::respond` and `http::problem` answer.
 
 pub mod config;
+pub mod edge;
+pub mod http;
+pub mod telemetry;
 
-use std::future::Future;
+mod accept;
+mod join;
+mod metrics;
+mod start;
 
 pub use config::Config;
-
-/// Why a server ended other than by being asked to. `Display` says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    #[error("{0}")]
-    Config(#[from] config::ConfigError),
-    #[error("cannot listen for clients on {address}: {reason}")]
-    Listen { address: std::net::SocketAddr, reason: std::io::Error },
-    #[error("{0}")]
-    Tls(String),
-    #[error("{0}")]
-    Start(#[from] coracle_raft::node::StartError),
-    #[error("{0}")]
-    Join(String),
-    #[error("the node stopped by itself: {0}")]
-    Stopped(String),
-}
-
-/// Run a server until `shutdown` resolves (or SIGTERM or SIGINT arrives), then drain and stop.
-///
-/// # Errors
-/// See [`RunError`].
-pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
-    let _ = (config, shutdown);
-    todo!()
-}
+pub use start::{RunError, Server, run};

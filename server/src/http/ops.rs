@@ -1,0 +1,131 @@
+//! ① For operators: is it alive, is it ready, what are its limits, what has it done.
+
+use std::fmt::Write as _;
+
+use axum::body::Body;
+use axum::response::Response;
+use coracle_api::{self as api, Code, Span};
+use coracle_store::{Store, limits};
+use http::{HeaderValue, StatusCode, header};
+
+use super::body::JSON_BYTES;
+use super::call::{Call, WAIT_MAX};
+use super::kv::TTL_DEFAULT;
+use super::kv_list::{ITEMS_DEFAULT, ITEMS_MAX};
+use super::problem::Answer;
+use super::respond;
+
+/// `GET /v1/limits`
+pub async fn limits(call: Call) -> Answer {
+    call.query.done()?;
+    let config = &call.edge.config;
+    let (quota, revision) = call.edge.node.read(|store| (store.settings().quota_bytes, store.revision()));
+    let body = api::Limits {
+        key_bytes_max: limits::KEY_BYTES as u64,
+        value_bytes_max: config.max_value.0,
+        metadata_bytes_max: limits::META_BYTES as u64,
+        body_bytes_max: JSON_BYTES as u64,
+        transaction_operations_max: limits::OPERATIONS as u64,
+        list_items_default: ITEMS_DEFAULT,
+        list_items_max: ITEMS_MAX,
+        wait_max: WAIT_MAX,
+        session_ttl_min: Span::from_millis_saturating(*limits::TTL_MS.start()),
+        session_ttl_default: TTL_DEFAULT,
+        session_ttl_max: Span::from_millis_saturating(*limits::TTL_MS.end()),
+        holds_per_session_max: limits::HOLDS as u64,
+        waiters_per_object_max: coracle_recipes::lock::WAITERS,
+        idempotency_key_bytes_max: limits::IDEMPOTENCY_KEY_BYTES as u64,
+        idempotency_retention: Span::from_millis_saturating(limits::IDEMPOTENCY_MS),
+        streams_max: config.max_streams as u64,
+        quota_bytes: quota,
+    };
+    Ok(respond::json(StatusCode::OK, revision, &body))
+}
+
+/// `GET /version`
+pub async fn version(call: Call) -> Answer {
+    call.query.done()?;
+    let body = api::Version { version: env!("CARGO_PKG_VERSION").to_owned(), api: "v1".to_owned() };
+    Ok(respond::json(StatusCode::OK, call.edge.node.read(Store::revision), &body))
+}
+
+/// `GET /livez`: the process answers and the node has not stopped.
+pub async fn livez(call: Call) -> Answer {
+    let stopped = call.edge.node.status().stopped;
+    checks(call, &[("stopped", stopped.map(|reason| reason.to_string()))])
+}
+
+/// `GET /readyz`: a linearizable read works now, there is space, and nobody has asked the node to go.
+pub async fn readyz(mut call: Call) -> Answer {
+    let status = call.edge.node.status();
+    let read = if status.stopped.is_some() || call.edge.is_draining() {
+        None
+    } else {
+        call.deadline = call.deadline.min(std::time::Instant::now() + std::time::Duration::from_secs(2));
+        call.edge.node.read_barrier(call.deadline).await.err().map(|circumstance| circumstance.to_string())
+    };
+    let draining = call.edge.is_draining().then(|| "shutting down".to_owned());
+    let space = status.full.then(|| "no space for the log".to_owned());
+    let diverged = status.diverged.then(|| "another replica has another state hash".to_owned());
+    let stopped = status.stopped.map(|reason| reason.to_string());
+    checks(
+        call,
+        &[("draining", draining), ("stopped", stopped), ("space", space), ("hash", diverged), ("read", read)],
+    )
+}
+
+/// Lines of checks, `[+]name ok` or `[-]name failed: why`; 503 if one that is not excluded fails.
+fn checks(mut call: Call, checks: &[(&str, Option<String>)]) -> Answer {
+    let verbose = call.query.flag("verbose")?.unwrap_or(false);
+    let excluded = call.query.text("exclude")?.unwrap_or_default();
+    call.query.done()?;
+    let excluded: Vec<_> = excluded.split(',').collect();
+    let (mut text, mut failed) = (String::new(), false);
+    for (name, problem) in checks {
+        match problem {
+            _ if excluded.contains(name) => {
+                let _ = writeln!(text, "[+]{name} excluded: ok");
+            }
+            None => {
+                let _ = writeln!(text, "[+]{name} ok");
+            }
+            Some(why) => {
+                failed = true;
+                let _ = writeln!(text, "[-]{name} failed: {why}");
+            }
+        }
+    }
+    let status = if failed { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    if !failed && !verbose {
+        "ok\n".clone_into(&mut text);
+    }
+    Ok(plain(status, "text/plain; charset=utf-8", text))
+}
+
+fn plain(status: StatusCode, content_type: &'static str, text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// `GET /metrics`
+pub async fn metrics(call: Call) -> Answer {
+    call.query.done()?;
+    let text = call.edge.metrics.render(&call.edge);
+    Ok(plain(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))
+}
+
+/// `GET /problems/{code}`: what the `type` of a problem leads to.
+pub async fn problem(call: Call) -> Answer {
+    let name = call.name(1)?;
+    call.query.done()?;
+    let Ok(code) = name.parse::<Code>() else {
+        return Err(api::Problem::new(Code::RouteNotFound, format!("no such problem code={name}")).into());
+    };
+    let word = |value: serde_json::Result<String>| value.unwrap_or_default().replace('"', "");
+    let retry = word(serde_json::to_string(&code.retry()));
+    let effect = word(serde_json::to_string(&code.effect()));
+    let text = format!("{code}\n\n{}.\n\nstatus: {}\nretry: {retry}\neffect: {effect}\n", code.title(), code.status());
+    Ok(plain(StatusCode::OK, "text/plain; charset=utf-8", text))
+}

@@ -1,0 +1,249 @@
+//! ⑦ From a refusal or circumstance to a problem: the one mapping, exhaustive on purpose.
+
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use coracle_api::{Blocker, Code, Instant, Problem};
+use coracle_raft::node::{Circumstance, MemberError, RenewError};
+use coracle_recipes::lock::{Hold, Mode};
+use coracle_store::{HistoryError, Refusal, Revision, SessionId};
+
+use super::wire;
+
+/// A refused request. Boxed, because answers are mostly good.
+#[derive(Debug)]
+pub struct Refused(pub Box<Problem>);
+
+/// What every handler answers.
+pub type Answer<T = Response> = Result<T, Refused>;
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+}
+
+/// The problem travels as an extension; the front door writes the body, where the request's id is known.
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let mut response = Response::default();
+        response.extensions_mut().insert(Carried(self.0));
+        response
+    }
+}
+
+/// A problem on its way to the front door.
+#[derive(Debug, Clone)]
+pub struct Carried(pub Box<Problem>);
+
+/// A bad query parameter or its header twin.
+pub fn bad_query(name: &str, detail: impl Into<String>) -> Refused {
+    Problem::invalid("query", name, detail).into()
+}
+
+/// A bad body.
+pub fn bad_body(detail: impl Into<String>) -> Refused {
+    Problem::invalid("body", "body", detail).into()
+}
+
+impl From<Circumstance> for Refused {
+    fn from(circumstance: Circumstance) -> Self {
+        let problem = match &circumstance {
+            Circumstance::NoLeader => {
+                Problem::new(Code::NoLeader, "no leader is known or reachable from this node; nothing was proposed")
+            }
+            Circumstance::Overloaded => Problem::new(Code::Overloaded, "too much is queued; nothing was proposed"),
+            Circumstance::CommitTimeout => Problem::new(
+                Code::CommitTimeout,
+                "proposed, but not known to be committed in time; a retry with the same Idempotency-Key finds out",
+            ),
+            Circumstance::Lost => Problem::new(
+                Code::CommitTimeout,
+                "the connection to the leader was lost after the request was sent to it; a retry with the same Idempotency-Key finds out",
+            ),
+            Circumstance::Full => {
+                Problem::new(Code::QuotaExceeded, "the disk of the log is full; only what frees space is taken")
+            }
+            Circumstance::ShuttingDown => Problem::new(Code::ShuttingDown, "the node is shutting down"),
+            Circumstance::Stopped(reason) => {
+                Problem::new(Code::NotReady, format!("the node has stopped reason={reason}")).with("reason", &**reason)
+            }
+        };
+        if circumstance.effect_unknown() { problem.effect_unknown() } else { problem }.into()
+    }
+}
+
+impl From<RenewError> for Refused {
+    fn from(error: RenewError) -> Self {
+        match error {
+            RenewError::Expired => Problem::new(Code::SessionExpired, "the session has ended or never was").into(),
+            RenewError::Circumstance(circumstance) => circumstance.into(),
+        }
+    }
+}
+
+impl From<HistoryError> for Refused {
+    fn from(error: HistoryError) -> Self {
+        match error {
+            HistoryError::Compacted(Revision(oldest)) => compacted(oldest),
+            HistoryError::Future(Revision(newest)) => {
+                let detail = format!("the revision has not happened yet newest={newest}");
+                Refused::from(Problem::invalid("query", "revision", detail).with("newest", newest).at_revision(newest))
+            }
+        }
+    }
+}
+
+impl From<MemberError> for Refused {
+    fn from(error: MemberError) -> Self {
+        let problem = match error {
+            MemberError::Unknown(id) => {
+                Problem::new(Code::MemberNotFound, format!("no such member id={id}")).with("id", id.to_string())
+            }
+            MemberError::Exists(id) => {
+                Problem::new(Code::AlreadyExists, format!("a member has this name or peer address id={id}"))
+                    .with("id", id.to_string())
+            }
+            MemberError::WouldLoseQuorum => {
+                Problem::new(Code::WouldLoseQuorum, "the voters that answer would no longer be a majority")
+            }
+            MemberError::NotCaughtUp { matched, last } => {
+                Problem::new(Code::NotCaughtUp, format!("the learner lags matched={matched} last={last}"))
+                    .with("matched", matched)
+                    .with("last", last)
+            }
+            MemberError::Busy => Problem::new(Code::Overloaded, "another membership change is under way"),
+            MemberError::Circumstance(circumstance) => return circumstance.into(),
+        };
+        problem.into()
+    }
+}
+
+/// The asked-for history is gone.
+pub fn compacted(oldest: u64) -> Refused {
+    Problem::new(Code::Compacted, format!("the history is compacted compact_revision={oldest}"))
+        .with("compact_revision", oldest)
+        .into()
+}
+
+pub fn session_expired(session: SessionId) -> Problem {
+    let session = session.to_string();
+    Problem::new(Code::SessionExpired, format!("the session has ended or never was session={session}"))
+        .with("session", session)
+}
+
+pub fn too_large(limit: &str, max: u64, actual: Option<u64>) -> Refused {
+    let shown = actual.map(|a| format!(" actual={a}")).unwrap_or_default();
+    let problem = Problem::new(Code::TooLarge, format!("over a limit limit={limit} max={max}{shown}"))
+        .with("limit", limit)
+        .with("max", max);
+    match actual {
+        Some(actual) => problem.with("actual", actual).into(),
+        None => problem.into(),
+    }
+}
+
+/// What the log refused, at the revision it was judged at.
+pub fn refused(refusal: &Refusal, revision: Revision) -> Refused {
+    let problem = match refusal {
+        Refusal::Malformed => Problem::new(Code::Internal, "the log does not know this command"),
+        Refusal::RevisionMismatch(key, Revision(current)) => {
+            let shown = key.name().escape_ascii();
+            let detail = format!("the key has another revision key={shown} current_revision={current}");
+            Problem::new(Code::RevisionMismatch, detail).with("current_revision", current).with("key", wire::key_text(key))
+        }
+        Refusal::SessionExpired(session) => session_expired(*session),
+        Refusal::SessionExists(session) => {
+            let detail = format!("the drawn session id is taken session={session}");
+            Problem::new(Code::Internal, detail).with("session", session.to_string())
+        }
+        Refusal::DuplicateKey(key) => {
+            let detail = format!("the transaction changes a key twice key={}", key.name().escape_ascii());
+            Problem::new(Code::DuplicateKey, detail).with("key", wire::key_text(key))
+        }
+        Refusal::TooManyOperations(limit) => {
+            Problem::new(Code::TooManyOps, format!("too many operations max={limit}")).with("max", limit)
+        }
+        Refusal::OutOfBounds(what, max, actual) => return too_large(what, *max, Some(*actual)),
+        Refusal::QuotaExceeded(used, quota) => {
+            let detail = format!("the storage quota is used up used={used} quota={quota}");
+            Problem::new(Code::QuotaExceeded, detail).with("used", used).with("quota", quota)
+        }
+        Refusal::IdempotencyKeyReused => {
+            Problem::new(Code::IdempotencyKeyReused, "this Idempotency-Key was used for another request")
+        }
+        Refusal::GuardFailed(position) => {
+            Problem::new(Code::FenceStale, format!("a guard does not hold position={position}")).with("position", position)
+        }
+        Refusal::TooManyHolds(session, limit) => {
+            let detail = format!("the session holds as much as a session may session={session} max={limit}");
+            Problem::new(Code::TooLarge, detail)
+                .with("limit", "holds_per_session")
+                .with("session", session.to_string())
+                .with("max", limit)
+        }
+        Refusal::Program(bytes) => match coracle_recipes::Refusal::decode(bytes) {
+            Ok(coracle_recipes::Refusal::Lock(refusal)) => lock_refused(&refusal),
+            Err(_) => Problem::new(Code::Internal, "the log answered a refusal this version does not know"),
+        },
+    };
+    problem.at_revision(revision.0).into()
+}
+
+fn lock_refused(refusal: &coracle_recipes::lock::Refusal) -> Problem {
+    use coracle_recipes::lock::Refusal;
+    match refusal {
+        Refusal::Held(holders, waiting) => {
+            let owner = holders.first().map(|h| if h.owner.is_empty() { h.session.to_string() } else { h.owner.to_string() });
+            let detail = format!("held by={} waiting={waiting}", owner.unwrap_or_default());
+            Problem::new(Code::LockHeld, detail)
+                .with("blockers", holders.iter().map(blocker).collect::<Vec<_>>())
+                .with("waiting", waiting)
+        }
+        Refusal::NotHolder => Problem::new(Code::NotHolder, "the session (with that token) does not hold the lock"),
+        Refusal::FenceStale(current) => {
+            let current = current.map(|r| r.0);
+            let shown = current.map_or("none".to_owned(), |c| c.to_string());
+            let detail = format!("the token is not of a current hold current_token={shown}");
+            Problem::new(Code::FenceStale, detail).with("current_token", current)
+        }
+        Refusal::ModeMismatch(mode) => {
+            let mode = wire::mode(*mode).as_str();
+            let detail = format!("the session has a claim on the lock in another mode mode={mode}");
+            Problem::new(Code::WouldDeadlock, detail).with("mode", mode)
+        }
+        Refusal::TooManyWaiters(limit) => {
+            Problem::new(Code::TooManyWaiters, format!("the line is as long as a line may be max={limit}"))
+                .with("max", limit)
+        }
+        Refusal::NotFound => Problem::new(Code::LockNotFound, "nobody holds or waits for the lock"),
+    }
+}
+
+/// A holder in the way, as JSON.
+pub fn blocker(hold: &Hold) -> Blocker {
+    Blocker {
+        session: wire::session(hold.session),
+        owner: wire::optional(&hold.owner),
+        token: hold.token.0,
+        since: Instant::from_unix_ms(hold.since.0),
+        valid_for: None,
+        mode: match hold.mode {
+            Mode::Exclusive => coracle_api::Mode::Exclusive,
+            Mode::Shared => coracle_api::Mode::Shared,
+        },
+    }
+}
+
+/// How long to wait before trying again, for codes that carry `Retry-After`.
+pub fn retry_after(code: Code) -> Option<Duration> {
+    match code {
+        Code::RateLimited | Code::TooManyWaiters | Code::TooManyStreams | Code::Overloaded | Code::NotReady => {
+            Some(Duration::from_secs(1))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

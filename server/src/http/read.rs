@@ -1,0 +1,176 @@
+//! ① How a read is meant: how fresh, as of when, and whether to wait for something newer.
+
+use std::time::{Duration, Instant};
+
+use coracle_api::Span;
+use coracle_raft::node::Node;
+use coracle_store::{HistoryError, Revision, Selection, Store};
+use futures::FutureExt;
+use http::header;
+
+use super::call::Call;
+use super::problem::{Answer, Refused, bad_query};
+use crate::edge::Edge;
+
+/// Consistency of a read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reading {
+    /// Whatever this node has, unless it is older than `max_stale`.
+    stale: bool,
+    max_stale: Option<Span>,
+    /// This node must have at least this revision.
+    min_revision: Option<Revision>,
+}
+
+/// A long poll: answer when something after `after` happened, or nothing did for `wait`.
+#[derive(Debug, Clone, Copy)]
+pub struct LongPoll {
+    pub wait: Span,
+    pub after: Option<Revision>,
+}
+
+/// Form of an answer or stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Raw,
+    Json,
+    Ndjson,
+    Sse,
+}
+
+impl Call {
+    /// `consistency`, `max_stale`, `min_revision`.
+    pub fn reading(&mut self) -> Answer<Reading> {
+        let stale = self.query.word("consistency", &[("linearizable", false), ("stale", true)])?.unwrap_or(false);
+        let max_stale = self.query.span("max_stale", Span::ZERO..=Span::MAX)?;
+        let min_revision = self.query.number("min_revision", 0..=u64::MAX)?.map(Revision);
+        if max_stale.is_some() && !stale {
+            return Err(bad_query("max_stale", "only with consistency=stale"));
+        }
+        Ok(Reading { stale, max_stale, min_revision })
+    }
+
+    /// `wait` with `after`.
+    pub fn long_poll(&mut self) -> Answer<Option<LongPoll>> {
+        let wait = self.wait()?;
+        let after = self.query.number("after", 0..=u64::MAX)?.map(Revision);
+        match (wait, after) {
+            (Some(wait), after) => Ok(Some(LongPoll { wait, after })),
+            (None, Some(_)) => Err(bad_query("after", "only with wait or watch=true")),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// `format=`, or what the `Accept` header asks for; `None` if neither says anything.
+    pub fn format(&mut self, words: &[(&str, Format)]) -> Answer<Option<Format>> {
+        if let Some(format) = self.query.word("format", words)? {
+            return Ok(Some(format));
+        }
+        let Some(accept) = self.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()) else { return Ok(None) };
+        let asked = match accept.split([',', ';']).next().unwrap_or_default().trim() {
+            "text/event-stream" => Format::Sse,
+            "application/x-ndjson" => Format::Ndjson,
+            // Libraries that name JSON first but take anything are not asking for an envelope.
+            "application/json" if !accept.contains("*/*") => Format::Json,
+            _ => return Ok(None),
+        };
+        Ok(words.iter().any(|(_, format)| *format == asked).then_some(asked))
+    }
+
+    /// Bring this node to where the read may look.
+    pub async fn settle(&self, reading: Reading) -> Answer<()> {
+        if let Some(revision) = reading.min_revision {
+            self.edge.node.wait_revision(revision, self.deadline).await?;
+        }
+        let too_old = |max: Span| self.edge.node.staleness() > max.as_duration();
+        if !reading.stale || reading.max_stale.is_some_and(too_old) {
+            self.barrier().await?;
+        }
+        Ok(())
+    }
+
+    /// Wait until something in the selection has changed after the poll's revision. True: it has. False: nothing did
+    /// in time, up to and including the revision answered.
+    pub async fn until_changed(
+        &mut self,
+        poll: LongPoll,
+        selection: Selection,
+        reading: Reading,
+    ) -> Answer<(bool, Revision)> {
+        let node = self.edge.node.clone();
+        let mut watch = node.watch(selection.clone());
+        self.settle(reading).await?;
+        let (after, touched) = node.read(|store| {
+            let after = poll.after.unwrap_or_else(|| store.revision());
+            (after, touched_since(store, &selection, after))
+        });
+        if touched {
+            return Ok((true, node.read(Store::revision)));
+        }
+        let place = self.edge.park()?;
+        self.admitted = None;
+        let end = Instant::now() + jittered(poll.wait.as_duration());
+        let edge = self.edge.clone();
+        let changed = loop {
+            tokio::select! {
+                biased;
+                () = edge.drained() => return Err(Edge::shutting_down()),
+                revision = watch.changed() => if revision > after { break true },
+                () = tokio::time::sleep_until(end.into()) => break false,
+            }
+        };
+        drop(place);
+        self.deadline = self.fresh_deadline();
+        if changed {
+            return Ok((true, node.read(Store::revision)));
+        }
+        let (quiet, revision) = quiet_up_to(&node, &mut watch, self.deadline).await?;
+        Ok((!quiet, revision))
+    }
+}
+
+/// A revision this node has applied, and whether the watch had nothing to tell up to it.
+pub async fn quiet_up_to(
+    node: &Node,
+    watch: &mut coracle_raft::node::Watch,
+    deadline: Instant,
+) -> Answer<(bool, Revision)> {
+    let revision = node.read(Store::revision);
+    // Watchers are told before the revision is announced as reached: after this nothing up to it is under way.
+    node.wait_revision(revision, deadline).await.map_err(Refused::from)?;
+    Ok((watch.changed().now_or_never().is_none(), revision))
+}
+
+/// Whether the selection has changed after a revision, as far as history tells; what is compacted counts as changed.
+fn touched_since(store: &Store, selection: &Selection, after: Revision) -> bool {
+    if after >= store.revision() {
+        return false;
+    }
+    if let Selection::Key(key) = selection
+        && let Some(record) = store.get(key)
+    {
+        return record.mod_revision > after;
+    }
+    match store.changes_after(after) {
+        Err(HistoryError::Compacted(_) | HistoryError::Future(_)) => true,
+        Ok(mut changes) => changes.any(|change| change.events.iter().any(|event| selection.contains(&event.key))),
+    }
+}
+
+/// Up to 1/16 longer, so that the polls of many clients do not stay in step.
+fn jittered(wait: Duration) -> Duration {
+    wait + wait.mul_f64(rand::random::<f64>() / 16.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_is_up_to_a_sixteenth() {
+        for _ in 0..1000 {
+            let wait = jittered(Duration::from_secs(16));
+            assert!(wait >= Duration::from_secs(16) && wait <= Duration::from_secs(17), "{wait:?}");
+        }
+    }
+}

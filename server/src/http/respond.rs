@@ -1,0 +1,105 @@
+//! ⑦ Answers: the headers every one of them has, raw values, JSON.
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use coracle_store::{Key, Record, Revision};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use super::json;
+
+pub const REVISION: HeaderName = HeaderName::from_static("coracle-revision");
+pub const MEMBER: HeaderName = HeaderName::from_static("coracle-member");
+pub const LEADER: HeaderName = HeaderName::from_static("coracle-leader");
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("coracle-request-id");
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const CREATE_REVISION: HeaderName = HeaderName::from_static("coracle-create-revision");
+const VERSION: HeaderName = HeaderName::from_static("coracle-version");
+const SESSION: HeaderName = HeaderName::from_static("coracle-session");
+const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
+const CSP: HeaderName = HeaderName::from_static("content-security-policy");
+
+/// Values above this are handed to the connection without a copy.
+const COPY_BYTES: usize = 4096;
+
+/// A JSON answer from bytes that are JSON.
+pub fn json_bytes(status: StatusCode, revision: Revision, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(REVISION, HeaderValue::from(revision.0));
+    response
+}
+
+/// A JSON answer.
+pub fn json(status: StatusCode, revision: Revision, body: &impl Serialize) -> Response {
+    let mut bytes = Vec::with_capacity(256);
+    json::to_json(&mut bytes, body);
+    json_bytes(status, revision, bytes)
+}
+
+/// 304: what the caller knows is still so.
+pub fn not_modified(revision: Revision) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response.headers_mut().insert(REVISION, HeaderValue::from(revision.0));
+    response
+}
+
+/// Mark an answer as the one of an earlier call.
+pub fn replayed(mut response: Response, replayed: bool) -> Response {
+    if replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// The numbers of an item.
+pub fn item_headers(headers: &mut HeaderMap, record: &Record) {
+    headers.insert(header::ETAG, etag(record.mod_revision));
+    headers.insert(CREATE_REVISION, HeaderValue::from(record.create_revision.0));
+    headers.insert(VERSION, HeaderValue::from(record.version));
+    if let Some(session) = record.session
+        && let Ok(value) = HeaderValue::try_from(session.to_string())
+    {
+        headers.insert(SESSION, value);
+    }
+}
+
+fn etag(revision: Revision) -> HeaderValue {
+    let mut text = Vec::with_capacity(22);
+    text.push(b'"');
+    json::number(&mut text, revision.0);
+    text.push(b'"');
+    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+/// A bare value: stored type, and nothing a browser could be talked into running.
+pub fn raw(revision: Revision, record: &Record) -> Response {
+    let body = if record.value.len() > COPY_BYTES {
+        Bytes::from_owner(record.value.clone())
+    } else {
+        Bytes::copy_from_slice(&record.value)
+    };
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.reserve(12);
+    let content_type = HeaderValue::from_str(json::content_type(&record.content_type));
+    headers.insert(header::CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static("application/octet-stream")));
+    headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
+    headers.insert(CSP, HeaderValue::from_static("sandbox; default-src 'none'"));
+    headers.insert(REVISION, HeaderValue::from(revision.0));
+    item_headers(headers, record);
+    response
+}
+
+/// One item as JSON.
+pub fn entry(revision: Revision, key: &Key, record: &Record) -> Response {
+    let mut body = Vec::with_capacity(record.value.len() + 160);
+    json::entry(&mut body, key, record, true);
+    let mut response = json_bytes(StatusCode::OK, revision, body);
+    item_headers(response.headers_mut(), record);
+    response
+}

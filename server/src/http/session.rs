@@ -1,0 +1,360 @@
+//! ① Sessions: open, renew, hold, close, look.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use axum::response::Response;
+use coracle_api::{self as api, Code, Problem, Span};
+use coracle_recipes::lock::{self, Turn};
+use coracle_store::command::{OnExpire, OpenSession, UpdateSession};
+use coracle_store::{
+    Cause, Event, Family, Key, Millis, Operation, Outcome, Refusal, Revision, Selection, Session, SessionId, Store, limits,
+};
+use http::{StatusCode, header};
+
+use super::call::{Call, check_name, draw_session, outcome, unexpected};
+use super::cursor::{self, Cursor};
+use super::kv_list::{ITEMS_DEFAULT, ITEMS_MAX};
+use super::problem::{Answer, Refused, bad_body, bad_query, refused, session_expired, too_large};
+use super::read::Format;
+use super::turn::change_at;
+use super::{hold, json, kv, respond, watch, wire};
+
+/// Where the id is in `/v1/sessions/{id}`.
+const ID: usize = 2;
+
+/// `POST /v1/sessions`
+pub async fn open(mut call: Call) -> Answer {
+    let received = Instant::now();
+    let (body, bytes) = call.json::<api::SessionCreate>().await?;
+    let ttl = match (call.query.span("ttl", kv::ttl_range())?, body.ttl) {
+        (Some(_), Some(_)) => return Err(bad_query("ttl", "given in the body too")),
+        (Some(ttl), None) => ttl,
+        (None, Some(ttl)) if !kv::ttl_range().contains(&ttl) => {
+            let range = kv::ttl_range();
+            return Err(bad_body(format!("ttl out of range min={} max={} actual={ttl}", range.start(), range.end())));
+        }
+        (None, ttl) => ttl.unwrap_or(kv::TTL_DEFAULT),
+    };
+    let name = match (call.query.text("name")?, body.name) {
+        (Some(_), Some(_)) => return Err(bad_query("name", "given in the body too")),
+        (name, None) | (None, name) => name.unwrap_or_default(),
+    };
+    if !name.is_empty() {
+        check_name(&name).map_err(|detail| bad_body(format!("name: {detail}")))?;
+    }
+    if body.lock_delay.is_some_and(|delay| !delay.is_zero()) {
+        return Err(Problem::new(Code::NotImplemented, "lock_delay is not there yet").into());
+    }
+    let hold = call.query.flag("hold")?.unwrap_or(false);
+    let on_disconnect = call.query.word("on_disconnect", &[("grace", false), ("expire", true)])?;
+    let sse = if hold { hold::wants_sse(&mut call)? } else { false };
+    let open = OpenSession {
+        id: draw_session(),
+        ttl: Millis(ttl.as_millis()),
+        name: name.into(),
+        meta: meta_text(&body.meta)?,
+        on_expire: match body.on_expire {
+            Some(api::OnExpire::Release) => OnExpire::Release,
+            Some(api::OnExpire::Delete) | None => OnExpire::Delete,
+        },
+    };
+    let mutation = call.mutation(&bytes)?;
+    let (revision, replayed, outcome) = outcome(call.propose(mutation, Operation::OpenSession(open)).await?)?;
+    let Outcome::Session(id) = outcome else { return Err(unexpected(&outcome)) };
+    call.edge.renewals.note(id, received, ttl.as_duration());
+    if hold {
+        let hold = hold::Hold { ttl, expire_at_once: on_disconnect == Some(true) };
+        return hold::stream_as(call, hold::Claim::Session { session: id, revision }, hold, received, sse);
+    }
+    let body = api::SessionCreated { id: wire::session(id), ttl, valid_for: ttl, revision: revision.0 };
+    let mut response = respond::json(StatusCode::CREATED, revision, &body);
+    if let Ok(location) = format!("/v1/sessions/{id}").try_into() {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(respond::replayed(response, replayed))
+}
+
+fn meta_text(meta: &BTreeMap<String, String>) -> Answer<Box<str>> {
+    if meta.is_empty() {
+        return Ok("".into());
+    }
+    let text = serde_json::to_string(meta).map_err(|e| bad_body(e.to_string()))?;
+    if text.len() > limits::META_BYTES {
+        return Err(too_large("metadata_bytes", limits::META_BYTES as u64, Some(text.len() as u64)));
+    }
+    Ok(text.into())
+}
+
+/// The id in the path; what is no id names no session.
+fn id(call: &Call) -> Answer<SessionId> {
+    let name = call.name(ID)?;
+    name.parse().map_err(|()| not_found(&name))
+}
+
+fn not_found(name: &str) -> Refused {
+    Problem::new(Code::SessionNotFound, format!("no such session session={name}")).with("session", name).into()
+}
+
+/// `POST /v1/sessions/{id}/renew`
+pub async fn renew(mut call: Call) -> Answer {
+    let received = Instant::now();
+    let id = id(&call)?;
+    let (body, bytes) = call.json::<api::SessionRenew>().await?;
+    if body.progress.is_some() || body.meta.is_some() {
+        if body.progress.as_ref().is_some_and(|p| p.percent > 100) {
+            return Err(bad_body("progress.percent: 0 to 100"));
+        }
+        let note = body.progress.as_ref().and_then(|p| p.note.as_deref());
+        if note.is_some_and(|note| note.len() > limits::NAME_BYTES) {
+            return Err(bad_body(format!("progress.note: at most {} bytes", limits::NAME_BYTES)));
+        }
+        let update = UpdateSession {
+            id,
+            progress: body.progress.as_ref().map(|p| p.percent),
+            note: note.map(Into::into),
+            meta: body.meta.as_ref().map(meta_text).transpose()?,
+        };
+        let mutation = call.mutation(&bytes)?;
+        outcome(call.propose(mutation, Operation::UpdateSession(update)).await?)?;
+    } else {
+        // A renewal is idempotent: the key is taken and has nothing to do.
+        call.twin("idempotency_key", "idempotency-key")?;
+        call.query.done()?;
+    }
+    let valid_for = match call.edge.node.renew(id, call.deadline).await {
+        Ok(valid_for) => valid_for,
+        Err(coracle_raft::node::RenewError::Expired) => {
+            call.edge.renewals.forget(id);
+            return Err(session_expired(id).into());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    call.edge.renewals.note(id, received, valid_for);
+    let (held, revision) = call.edge.node.read(|store| (attached(store, id).holds, store.revision()));
+    Ok(renewed(valid_for, &held, revision))
+}
+
+fn renewed(valid_for: Duration, holds: &[api::Hold], revision: Revision) -> Response {
+    let mut out = Vec::with_capacity(96);
+    out.extend_from_slice(b"{\"valid_for\":");
+    json::string(&mut out, &Span::from(valid_for).to_string());
+    json::member(&mut out, "holds");
+    json::to_json(&mut out, holds);
+    out.push(b'}');
+    respond::json_bytes(StatusCode::OK, revision, out)
+}
+
+/// `POST /v1/sessions/{id}/hold`
+pub async fn hold(mut call: Call) -> Answer {
+    let received = Instant::now();
+    let id = id(&call)?;
+    let on_disconnect = call.query.word("on_disconnect", &[("grace", false), ("expire", true)])?;
+    let sse = hold::wants_sse(&mut call)?;
+    call.no_body().await?;
+    call.query.done()?;
+    let valid_for = call.edge.node.renew(id, call.deadline).await.map_err(|error| match error {
+        coracle_raft::node::RenewError::Expired => session_expired(id).into(),
+        error @ coracle_raft::node::RenewError::Circumstance(_) => Refused::from(error),
+    })?;
+    call.edge.renewals.note(id, received, valid_for);
+    let (session, revision) = call.edge.node.read(|store| (store.session(id).cloned(), store.revision()));
+    let ttl = session.map_or(valid_for.into(), |session| Span::from_millis_saturating(session.ttl.0));
+    let hold = hold::Hold { ttl, expire_at_once: on_disconnect == Some(true) };
+    hold::stream_as(call, hold::Claim::Session { session: id, revision }, hold, received, sse)
+}
+
+/// `DELETE /v1/sessions/{id}`
+pub async fn close(mut call: Call) -> Answer {
+    let id = id(&call)?;
+    let bytes = call.no_body().await?;
+    let mutation = call.mutation(&bytes)?;
+    let reply = call.propose(mutation, Operation::CloseSession(id)).await?;
+    let (revision, replayed, keys) = match reply.result {
+        Ok(Outcome::Closed(keys)) => (reply.revision, reply.replayed, keys),
+        Ok(other) => return Err(unexpected(&other)),
+        Err(Refusal::SessionExpired(_)) => return Err(not_found(&id.to_string())),
+        Err(refusal) => return Err(refused(&refusal, reply.revision)),
+    };
+    call.edge.renewals.forget(id);
+    // The names are in the entry's own events; this node may be a moment behind.
+    let known = call.edge.node.wait_revision(revision, call.deadline).await.is_ok();
+    let change = if known { call.edge.node.read(|store| change_at(store, revision)) } else { None };
+    let released = match change {
+        Some(change) => change.events.iter().filter(|e| keys.contains(&e.key)).filter_map(released_claim).collect(),
+        None => keys.iter().filter_map(|key| released_claim(&bare(key))).collect(),
+    };
+    let body = api::SessionClosed { released, revision: revision.0 };
+    Ok(respond::replayed(respond::json(StatusCode::OK, revision, &body), replayed))
+}
+
+fn bare(key: &Key) -> Event {
+    Event { key: key.clone(), record: None, previous: None, cause: Cause::SessionClosed }
+}
+
+fn released_claim(event: &Event) -> Option<api::Claim> {
+    match event.key.family() {
+        Family::SESSION => None,
+        Family::KV => Some(api::Claim { family: "kv".to_owned(), name: wire::key_text(&event.key), token: None }),
+        _ => {
+            let it = coracle_recipes::describe(event)?;
+            Some(api::Claim { family: it.family.to_owned(), name: it.name, token: it.token.map(|t| t.0) })
+        }
+    }
+}
+
+/// What hangs on a session.
+#[derive(Default)]
+struct Attached {
+    holds: Vec<api::Hold>,
+    waits: Vec<api::Wait>,
+    keys: Vec<String>,
+}
+
+fn attached(store: &Store, id: SessionId) -> Attached {
+    let mut found = Attached::default();
+    for key in store.view().attached(id) {
+        if key.family() == Family::KV {
+            found.keys.push(wire::key_text(key));
+            continue;
+        }
+        let event = Event { key: key.clone(), record: store.get(key).cloned(), previous: None, cause: Cause::Command };
+        let Some(it) = coracle_recipes::describe(&event) else { continue };
+        let (family, name) = (it.family.to_owned(), it.name);
+        match lock::poll(store.view(), &name, id) {
+            Turn::Held(hold) => found.holds.push(api::Hold {
+                family,
+                name,
+                token: hold.token.0,
+                mode: Some(wire::mode(hold.mode)),
+            }),
+            Turn::Waiting(place) => found.waits.push(api::Wait { family, name, position: place.position }),
+            Turn::Gone => {}
+        }
+    }
+    found
+}
+
+/// A session as it is shown; `left` is what the leader says.
+fn shown(store: &Store, session: &Session, left: Option<Duration>) -> api::Session {
+    let Attached { holds, waits, keys } = attached(store, session.id);
+    let record = store.get(&session_key(session.id));
+    let ttl = Duration::from_millis(session.ttl.0);
+    let state = match left {
+        Some(left) if left < ttl / 3 => api::SessionState::Suspect,
+        _ => api::SessionState::Active,
+    };
+    api::Session {
+        id: wire::session(session.id),
+        name: wire::optional(&session.name),
+        state,
+        ttl: ttl.into(),
+        valid_for: left.map(Span::from),
+        on_expire: match session.on_expire {
+            OnExpire::Delete => api::OnExpire::Delete,
+            OnExpire::Release => api::OnExpire::Release,
+        },
+        lock_delay: None,
+        meta: serde_json::from_str(&session.meta).unwrap_or_default(),
+        progress: session.progress.map(|percent| api::Progress { percent, note: session.note.as_deref().map(str::to_owned) }),
+        created: Some(api::Instant::from_unix_ms(session.opened.0)),
+        create_revision: record.map_or(0, |record| record.create_revision.0),
+        holds,
+        waits,
+        keys,
+    }
+}
+
+fn session_key(id: SessionId) -> Key {
+    Key::new(Family::SESSION, &id.0.to_be_bytes())
+}
+
+/// Sessions as JSON, for the snapshot of a watch.
+pub fn snapshot(store: &Store, one: Option<SessionId>) -> Vec<Vec<u8>> {
+    let write = |session: &Session| {
+        let mut out = Vec::new();
+        json::to_json(&mut out, &shown(store, session, None));
+        out
+    };
+    match one {
+        Some(id) => store.session(id).map(|session| write(session)).into_iter().collect(),
+        None => store.sessions().map(|session| write(session)).collect(),
+    }
+}
+
+/// `GET /v1/sessions/{id}`
+pub async fn show(mut call: Call) -> Answer {
+    let id = id(&call)?;
+    let selection = Selection::Key(session_key(id));
+    if let Some(watching) = watch::asked(&mut call)? {
+        return watch::open(call, watching, watch::Scope::sessions(selection, Some(id))).await;
+    }
+    let reading = call.reading()?;
+    let poll = call.long_poll()?;
+    call.format(&[("json", Format::Json)])?;
+    call.query.done()?;
+    match poll {
+        Some(poll) => {
+            if let (false, revision) = call.until_changed(poll, selection, reading).await? {
+                return Ok(respond::not_modified(revision));
+            }
+        }
+        None => call.settle(reading).await?,
+    }
+    let left = call.edge.node.validity(&[id], call.deadline).await.first().copied().flatten();
+    let (body, revision, was) = call.edge.node.read(|store| {
+        let body = store.session(id).map(|session| shown(store, session, left));
+        let was = body.is_some() || !store.key_history(&session_key(id)).is_empty();
+        (body, store.revision(), was)
+    });
+    match body {
+        Some(body) => Ok(respond::json(StatusCode::OK, revision, &body)),
+        // History remembers that it was: that is more than "no such".
+        None if was => Err(session_expired(id).at_revision(revision.0).into()),
+        None => Err(not_found(&id.to_string())),
+    }
+}
+
+/// `GET /v1/sessions`
+pub async fn list(mut call: Call) -> Answer {
+    let selection = Selection::Prefix(vec![Family::SESSION.0]);
+    if let Some(watching) = watch::asked(&mut call)? {
+        return watch::open(call, watching, watch::Scope::sessions(selection, None)).await;
+    }
+    let limit = call.query.number("limit", 1..=ITEMS_MAX)?.unwrap_or(ITEMS_DEFAULT);
+    let hash = cursor::list_hash(&[b"sessions"]);
+    let cursor = call.query.text("cursor")?.map(|text| Cursor::decode(&text, hash)).transpose()?;
+    let reading = call.reading()?;
+    let poll = call.long_poll()?;
+    call.format(&[("json", Format::Json)])?;
+    call.query.done()?;
+    match poll {
+        Some(poll) => {
+            if let (false, revision) = call.until_changed(poll, selection, reading).await? {
+                return Ok(respond::not_modified(revision));
+            }
+        }
+        None => call.settle(reading).await?,
+    }
+    let after = match cursor {
+        None => 0,
+        Some(cursor) => {
+            let bytes: [u8; 8] = cursor.last.try_into().map_err(|_| bad_query("cursor", "not a cursor of this list"))?;
+            u64::from_be_bytes(bytes)
+        }
+    };
+    let take = usize::try_from(limit).unwrap_or(1);
+    let mut sessions: Vec<_> =
+        call.edge.node.read(|store| store.sessions().filter(|s| s.id.0 > after).take(take + 1).cloned().collect());
+    let more = sessions.len() > take;
+    sessions.truncate(take);
+    let ids: Vec<_> = sessions.iter().map(|session| session.id).collect();
+    let left = if ids.is_empty() { Vec::new() } else { call.edge.node.validity(&ids, call.deadline).await };
+    let (items, revision) = call.edge.node.read(|store| {
+        let items = sessions.iter().zip(left.iter().copied().chain(std::iter::repeat(None)));
+        (items.map(|(session, left)| shown(store, session, left)).collect::<Vec<_>>(), store.revision())
+    });
+    let last = ids.last().map(|id| id.0.to_be_bytes().to_vec());
+    let next_cursor = last.filter(|_| more).map(|last| Cursor { revision, list: hash, last }.encode());
+    Ok(respond::json(StatusCode::OK, revision, &api::Page { items, next_cursor, revision: revision.0 }))
+}

@@ -1,0 +1,44 @@
+//! Types of the store as types of the API.
+
+use coracle_api as api;
+use coracle_recipes::lock::Mode;
+use coracle_store::{Cause, Key, SessionId};
+
+/// The name of a KV key as JSON text or, if it is not UTF-8, in percent-encoding.
+pub fn key_text(key: &Key) -> String {
+    name_text(key.name())
+}
+
+pub fn name_text(name: &[u8]) -> String {
+    match std::str::from_utf8(name) {
+        Ok(text) => text.to_owned(),
+        Err(_) => percent_encoding::percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string(),
+    }
+}
+
+/// # Panics
+/// Never for ids that came from the store or from a parsed request: both are 63 bits and not zero.
+pub fn session(id: SessionId) -> api::SessionId {
+    api::SessionId::new(id.0 & (u64::MAX >> 1)).unwrap_or_else(|| api::SessionId::new(1).expect("one is an id"))
+}
+
+pub fn optional(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+pub fn mode(mode: Mode) -> api::Mode {
+    match mode {
+        Mode::Exclusive => api::Mode::Exclusive,
+        Mode::Shared => api::Mode::Shared,
+    }
+}
+
+/// Why something happened that nobody asked for by name.
+pub fn cause(cause: Cause) -> Option<&'static str> {
+    match cause {
+        Cause::Command => None,
+        Cause::SessionExpired => Some("session_expired"),
+        Cause::SessionClosed => Some("session_closed"),
+        Cause::Broken => Some("broken"),
+    }
+}
