@@ -220,23 +220,23 @@ struct Work {
 impl Work {
     fn all(&mut self, operations: &[Operation]) -> Result<Vec<Outcome>, Refusal> {
         let mut results: Vec<Outcome> = Vec::new();
-        let closes = |operation: &Operation| match operation {
+        let closing_id = |operation: &Operation| match operation {
             Operation::CloseSession(id) => Some(*id),
             _ => None,
         };
-        let closing: Vec<SessionId> = operations.iter().filter_map(closes).collect();
-        let mut closed: Option<BTreeMap<SessionId, Outcome>> = None;
+        let closing: Vec<SessionId> = operations.iter().filter_map(closing_id).collect();
+        let mut outcomes: Option<BTreeMap<SessionId, Outcome>> = None;
         for operation in operations {
-            let Some(id) = closes(operation) else {
+            let Some(id) = closing_id(operation) else {
                 results.push(self.operate(operation)?);
                 continue;
             };
-            if closed.is_none() {
-                let outcomes: Result<_, _> = closing.iter().map(|id| Ok((*id, self.closed(*id)?))).collect();
-                closed = Some(outcomes?);
+            if outcomes.is_none() {
+                let ended: Result<_, _> = closing.iter().map(|id| Ok((*id, self.closed(*id)?))).collect();
+                outcomes = Some(ended?);
                 self.end(&closing);
             }
-            results.push(closed.as_ref().expect("just set")[&id].clone());
+            results.push(outcomes.as_ref().expect("just set")[&id].clone());
         }
         Ok(results)
     }

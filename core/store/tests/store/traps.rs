@@ -228,8 +228,8 @@ fn large_histories_are_cut_into_chunks_that_go_one_by_one() {
     for ((table, key), value) in &disk {
         loader.row(*table, key, value).unwrap();
     }
-    let loaded = loader.finish().unwrap();
-    assert_eq!(loaded.compact_revision(), Revision(55));
-    assert!(loaded.rows() == store.rows());
-    assert!(loaded.changes_after(Revision(55)).unwrap().eq(store.changes_after(Revision(55)).unwrap()));
+    let again = loader.finish().unwrap();
+    assert_eq!(again.compact_revision(), Revision(55));
+    assert!(again.rows() == store.rows());
+    assert!(again.changes_after(Revision(55)).unwrap().eq(store.changes_after(Revision(55)).unwrap()));
 }
