@@ -234,13 +234,15 @@ impl Reject {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+    use openraft::vote::RaftLeaderId;
     use proptest::prelude::*;
 
     use super::*;
 
     fn frame(bytes: &[u8]) -> Frame {
         let mut reader = super::super::wire::FrameReader::new(bytes);
-        futures::executor::block_on(reader.next()).unwrap().unwrap()
+        reader.next().now_or_never().expect("a slice is always ready").unwrap().unwrap()
     }
 
     fn vote() -> impl Strategy<Value = Vote> {

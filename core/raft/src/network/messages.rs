@@ -208,6 +208,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use coracle_store::Timestamp;
+    use openraft::vote::RaftLeaderId;
     use proptest::prelude::*;
 
     use super::*;
@@ -228,7 +229,7 @@ mod tests {
     }
 
     prop_compose! {
-        fn a_membership()(nodes in prop::collection::btree_map(any::<u64>(), ".{0,9}", 0..5)) -> Membership {
+        fn a_membership()(nodes in prop::collection::btree_map(any::<u64>(), ".{0,9}", 1..5)) -> Membership {
             let voters: BTreeSet<u64> = nodes.keys().copied().collect();
             let member = |name: String| Member { peer: format!("{name}:7"), client: String::new(), name };
             let nodes: BTreeMap<u64, Member> = nodes.into_iter().map(|(id, name)| (id, member(name))).collect();
@@ -256,6 +257,13 @@ mod tests {
         let mut out = Vec::new();
         put(&mut out);
         out.into()
+    }
+
+    #[test]
+    fn a_snapshot_of_nothing_survives() {
+        let meta = SnapshotMeta { last_log_id: None, last_membership: StoredMembership::default() };
+        let head = SnapshotHead { vote: Vote::new(1, 1), meta, bytes: 0 };
+        assert_eq!(SnapshotHead::read(&bytes(|out| head.put(out))).unwrap(), head);
     }
 
     proptest! {
@@ -320,7 +328,7 @@ mod tests {
 
         #[test]
         fn damaged_appends_never_panic(entries in prop::collection::vec(an_entry(), 0..4), at in any::<prop::sample::Index>(), byte: u8) {
-            let request = AppendEntriesRequest { vote: Vote::default(), prev_log_id: None, leader_commit: None, entries };
+            let request = AppendEntriesRequest { vote: Vote::new(1, 1), prev_log_id: None, leader_commit: None, entries };
             let mut body = bytes(|out| put_append(out, &request)).to_vec();
             let at = at.index(body.len());
             body[at] = byte;
