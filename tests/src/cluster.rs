@@ -8,6 +8,7 @@ use anyhow::{anyhow, ensure};
 use tempfile::TempDir;
 
 use crate::http::Http;
+use crate::log::Log;
 use crate::node::{Node, START};
 use crate::wait;
 
@@ -101,6 +102,26 @@ impl Cluster {
         let leader = self.leader().await;
         let count = self.nodes.len();
         (0..count).find(|&index| index != leader && self.nodes[index].runs()).expect("a second node")
+    }
+
+    /// What happened, as every running node tells it: they must tell the same.
+    ///
+    /// # Panics
+    /// If two nodes differ.
+    pub async fn one_log(&mut self) -> Log {
+        self.converged().await;
+        let mut logs = Vec::new();
+        for node in &mut self.nodes {
+            if node.runs() {
+                logs.push((node.name.clone(), Log::read(node.http()).await));
+            }
+        }
+        let (first, log) = logs.pop().expect("a running node");
+        for (name, other) in logs {
+            let differs = other.changes.iter().zip(&log.changes).find(|(one, two)| one != two);
+            assert!(other == log, "C2: the logs of {name} and {first} differ, first at {differs:?}");
+        }
+        log
     }
 
     /// Waits until all running nodes are at one revision with one state hash; answers these.

@@ -6,6 +6,7 @@
 pub mod certificates;
 pub mod check;
 pub mod cluster;
+pub mod files;
 pub mod history;
 pub mod http;
 pub mod load;
@@ -15,4 +16,5 @@ pub mod ports;
 pub mod program;
 pub mod raw;
 pub mod replay;
+pub mod rounds;
 pub mod wait;
