@@ -1,1 +1,76 @@
-fn main() {}
+//! The one binary of Coracle: the server and the command line.
+//!
+//! Data goes to stdout, everything else to stderr. Exit codes: `exit.rs`.
+
+mod args;
+mod bytes_arg;
+mod child;
+mod cluster;
+mod connection;
+mod dev;
+mod events;
+mod exit;
+mod export;
+mod files;
+mod import;
+mod kv;
+mod kv_edit;
+mod kv_list;
+mod kv_watch;
+mod lock;
+mod lock_run;
+mod output;
+mod progress;
+mod serve;
+mod session;
+mod txn;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::args::{Args, Command};
+use crate::exit::Failure;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    let Args { connection, command } = args;
+    match command {
+        Command::Serve(serve) => serve::run(&serve),
+        Command::Exec(exec) => Err(child::become_command(&exec)),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "coracle", &mut std::io::stdout());
+            Ok(())
+        }
+        command => {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            let result = runtime.block_on(async {
+                match command {
+                    Command::Dev(dev) => dev::run(dev).await,
+                    Command::Kv(kv) => kv::run(&connection, kv).await,
+                    Command::Lock(lock) => lock::run(&connection, lock).await,
+                    Command::Session(session) => session::run(&connection, session).await,
+                    Command::Txn(txn) => txn::run(&connection, txn).await,
+                    Command::Events(events) => events::run(&connection, events).await,
+                    Command::Cluster(cluster) => cluster::run(&connection, cluster).await,
+                    Command::Version => cluster::version(&connection).await,
+                    Command::Serve(_) | Command::Exec(_) | Command::Completion { .. } => unreachable!(),
+                }
+            });
+            // A blocked read of stdin must not keep the process alive.
+            runtime.shutdown_background();
+            result
+        }
+    }
+}

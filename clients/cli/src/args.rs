@@ -1,0 +1,154 @@
+//! The commands and what they share.
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::connection::Connection;
+use crate::{child, cluster, dev, events, kv, lock, serve, session, txn};
+
+/// Coordination service: replicated keys, locks and sessions, driven by plain HTTP.
+#[derive(Debug, Parser)]
+#[command(
+    name = "coracle",
+    version,
+    max_term_width = 110,
+    after_help = "Examples:\n  coracle dev --ephemeral                     three nodes on this machine, to try things\n  \
+                  coracle kv put app/color blue\n  coracle kv watch --prefix app/\n  \
+                  coracle lock deploy -- ./deploy.sh\n\nExit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 condition \
+                  failed or not acquired, 5 unavailable,\n124 wait ran out, 125 claim lost, else that of the command run"
+)]
+pub struct Args {
+    #[command(flatten)]
+    pub connection: Connection,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node
+    Serve(serve::Serve),
+    /// Run a throw-away cluster on this machine
+    Dev(dev::Dev),
+    /// Keys and values
+    #[command(subcommand)]
+    Kv(kv::Kv),
+    /// Hold a lock, while a command runs or until interrupted
+    Lock(lock::Lock),
+    /// Sessions: what locks and ephemeral keys live with
+    #[command(subcommand)]
+    Session(session::Session),
+    /// Send a transaction
+    Txn(txn::Txn),
+    /// Follow the changes of all families
+    Events(events::Events),
+    /// The cluster and its members
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
+    /// Print the completion script of a shell
+    #[command(after_help = "Example:\n  coracle completion bash > /etc/bash_completion.d/coracle")]
+    Completion { shell: Shell },
+    /// Version of this program, and of the node that answers
+    #[command(after_help = "Example:\n  coracle version -o json")]
+    Version,
+    /// Become a command that dies with its parent
+    #[command(name = "__exec", hide = true)]
+    Exec(child::Exec),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        fn walk(command: &clap::Command, path: &str, missing: &mut BTreeSet<String>) {
+            let path = format!("{path} {}", command.get_name());
+            let helped = command.get_after_help().is_some_and(|help| help.to_string().contains("Example"));
+            if !command.has_subcommands() && !command.is_hide_set() && command.get_name() != "help" && !helped
+            {
+                missing.insert(path.clone());
+            }
+            command.get_subcommands().for_each(|inner| walk(inner, &path, missing));
+        }
+        let mut missing = BTreeSet::new();
+        walk(&Args::command(), "", &mut missing);
+        assert_eq!(missing, BTreeSet::new());
+    }
+
+    #[test]
+    fn lines_that_parse() {
+        for line in [
+            "coracle serve",
+            "coracle serve --data d --name n1 --listen 127.0.0.1:1 --peer-listen 127.0.0.1:2 --print-config",
+            "coracle serve --initial-cluster n1=127.0.0.1:7071,n2=127.0.0.1:7171 --quota 1GiB",
+            "coracle dev --nodes 5 --ephemeral --base-port 9000",
+            "coracle kv put a b --if-match 41 --ttl 30s",
+            "coracle kv put a --if-absent",
+            "coracle kv get a -o json --url http://h:1,http://h:2",
+            "coracle -o ndjson kv ls app/",
+            "coracle kv watch --prefix app/ --after 7",
+            "coracle kv import dir --prefix x/",
+            "coracle kv export dir --prefix x/",
+            "coracle lock deploy",
+            "coracle lock deploy --shared --wait 1m --ttl 30s --grace 5s -- make -j2",
+            "coracle lock ls",
+            "coracle lock show deploy",
+            "coracle lock hold show -- true",
+            "coracle lock break deploy --reason stuck",
+            "coracle lock transfer deploy --from 7587d8aa00000001 --to 7587d8aa00000002",
+            "coracle session new --ttl 1m --name x --hold",
+            "coracle txn file.json",
+            "coracle events --family locks",
+            "coracle cluster join n4 --peer h:1 --client-url http://h:2",
+            "coracle completion zsh",
+            "coracle version --curl",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn lines_that_do_not() {
+        for line in [
+            "coracle",
+            "coracle kv",
+            "coracle kv get",
+            "coracle kv put a b --if-match 41 --if-absent",
+            "coracle kv put a b --ttl 30s --session 7587d8aa00000001",
+            "coracle kv put a --ttl 1parsec",
+            "coracle kv get a -o yaml",
+            "coracle lock",
+            "coracle lock deploy --wait soon",
+            "coracle dev --nodes 0",
+            "coracle serve --what 1",
+            "coracle session show nonsense",
+            "coracle completion tcsh",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_follows_two_dashes_belongs_to_the_command() {
+        let Command::Lock(lock) = parse("coracle lock deploy -- make --wait -- x").unwrap().command else {
+            panic!()
+        };
+        assert_eq!(lock.hold.command, ["make", "--wait", "--", "x"]);
+        assert_eq!(lock.hold.name.as_deref(), Some("deploy"));
+    }
+}
