@@ -97,8 +97,8 @@ struct Replay {
     end: End,
     /// Offset in the last segment that its last record says was synced.
     synced: u32,
-    /// Log index from which on entries may be expected on disk: what the oldest segment found, less truncations.
-    begins: u64,
+    /// The oldest segment found is the first there ever was.
+    whole: bool,
 }
 
 /// How the last segment ends.
@@ -120,7 +120,7 @@ impl Replay {
             last: None,
             end: End { offset: 0, crc: 0 },
             synced: HEADER,
-            begins: 0,
+            whole: false,
         }
     }
 
@@ -134,7 +134,7 @@ impl Replay {
         match &self.last {
             None => {
                 self.stamp = header.stamp;
-                self.begins = header.stamp.last.map_or(0, |id| id.index + 1);
+                self.whole = header.previous.is_none();
             }
             Some(before) if header.previous != Some(self.end) => {
                 let what = "a segment in the middle of the log ends too early";
@@ -175,10 +175,7 @@ impl Replay {
                 self.tail.push(entry, 0);
                 self.tail.trim(0);
             }
-            Change::Truncate(last) => {
-                self.tail.truncate(last.as_ref());
-                self.begins = self.begins.min(last.map_or(0, |id| id.index + 1));
-            }
+            Change::Truncate(last) => self.tail.truncate(last.as_ref()),
             Change::Purge(id) => self.tail.purge(id.index),
             Change::Append(_) | Change::Vote(_) | Change::Committed(_) => {}
         }
@@ -217,7 +214,7 @@ impl Replay {
         }
         let first = self.index.first_after(purged);
         match first {
-            Some(first) if first == floor || (purged.is_none() && self.begins == 0) => Ok(first),
+            Some(first) if first == floor || (purged.is_none() && self.whole) => Ok(first),
             _ => Err(corrupt(dir, 0, "the oldest segments are missing")),
         }
     }

@@ -147,6 +147,24 @@ fn reopen(disk: &SimDisk, options: &Options, crash: Option<u64>, loss: Loss) -> 
     open_with(disk, options.clone()).expect("the log opens after a crash").0
 }
 
+/// Do again what the crash interrupted: the truncation, or else an entry that an unfinished batch may have held.
+fn go_on(wal: &Wal, found: View, before: &History) -> History {
+    let next = found.last.map_or(0, |last| last.index + 1);
+    let term = found.last.map_or(1, |last| last.leader_id.term);
+    let cut = before.states.windows(2).rev().find(|pair| pair[0] == found && pair[1].last < found.last);
+    let step = match cut {
+        Some(pair) => Step::Truncate(pair[1].last),
+        None => {
+            let lost = before.states.iter().find_map(|state| state.entries.get(&next)).cloned();
+            let lost = lost.filter(|entry| entry.log_id.leader_id.term >= term);
+            Step::Append(vec![lost.unwrap_or_else(|| entry(term, next, 100))])
+        }
+    };
+    let mut history = History::from(found);
+    assert!(run(work(wal, &[step], &mut history)), "the log does not go on");
+    history
+}
+
 fn crash_everywhere(seed: u64, loss: Loss, options: &Options) {
     let steps = script();
     for n in 0.. {
@@ -166,18 +184,11 @@ fn crash_everywhere(seed: u64, loss: Loss, options: &Options) {
             "seed={seed} loss={loss:?} crash={n}\nfound {found:?}\nacknowledged {:?}",
             history.states[history.acknowledged]
         );
-        // Go on from there, with an entry that an unfinished batch may also have held, and lose power once more.
-        let next = found.last.map_or(0, |last| last.index + 1);
-        let term = found.last.map_or(1, |last| last.leader_id.term);
-        let again = history.states.iter().find_map(|state| state.entries.get(&next)).cloned();
-        let again =
-            again.filter(|e| e.log_id.leader_id.term >= term).unwrap_or_else(|| entry(term, next, 100));
-        let mut history = History::from(found);
-        let more = [Step::Append(vec![again])];
-        assert!(run(work(&wal, &more, &mut history)), "seed={seed} loss={loss:?} crash={n}");
+        let mut history = go_on(&wal, found, &history);
         drop(wal);
         let wal = reopen(&disk, options, None, Loss::All);
         let found = run(view(&wal));
+        history.all_acknowledged();
         assert!(history.allows(&found), "second crash: seed={seed} loss={loss:?} crash={n} found {found:?}");
         if finished {
             assert!(n > 100, "the workload is too small to prove anything: operations={n}");

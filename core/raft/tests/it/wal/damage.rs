@@ -117,6 +117,28 @@ fn zero_mark() -> Vec<u8> {
 }
 
 #[test]
+fn a_record_in_the_place_of_another_is_noticed() {
+    let disk = SimDisk::new(1);
+    let (wal, _) = open(&disk).expect("opens");
+    run(async {
+        for term in 1..4 {
+            wal.clone().save_vote(&vote(term)).await.expect("durable");
+        }
+        append(&wal, vec![entry(3, 0, 10)]).await.expect("durable");
+    });
+    drop(wal);
+    // Three votes of 40 bytes each: the first, valid by itself, now stands where the second was.
+    let stale =
+        with_change(&disk.image(), &segment(1), |bytes| bytes.copy_within(HEADER..HEADER + 40, HEADER + 40));
+    match open_error(&stale) {
+        WalError::Corrupt { path, offset, .. } => {
+            assert_eq!((path, offset), (segment(1), HEADER as u64 + 40))
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
 fn a_torn_last_batch_is_cut_off() {
     let disk = SimDisk::new(1);
     let ends = six_batches(&disk);

@@ -187,6 +187,26 @@ fn one_sync_serves_many_appends() {
 }
 
 #[test]
+fn entries_can_be_read_before_they_are_durable() {
+    let disk = SimDisk::new(1);
+    disk.set_sync_latency(Duration::from_millis(20));
+    let (wal, _) = open_with(&disk, Options { tail_bytes: 0, ..unmarked() }).expect("opens");
+    run(async {
+        let mut durable = Vec::new();
+        for index in 0..20 {
+            durable.push(queue(&wal, vec![entry(1, index, 10)]).await.expect("queued"));
+            // Batches come and go meanwhile, and with them what memory may forget.
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            let found = wal.clone().try_get_log_entries(..).await.expect("readable");
+            assert_eq!(found, entries(1, 0..index + 1, 10));
+        }
+        for done in durable {
+            done.await.expect("durable");
+        }
+    });
+}
+
+#[test]
 fn a_committed_index_is_written_without_a_sync() {
     let disk = SimDisk::new(1);
     let (wal, _) = open_with(&disk, eager()).expect("opens");
