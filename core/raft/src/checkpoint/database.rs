@@ -1,6 +1,5 @@
 //! One redb file: rows with a checksum each, and the position they stand at.
 
-use std::borrow::Borrow;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use redb::{
     WriteTransaction,
 };
 
+use super::storage::{Paced, Storage};
 use super::{Error, FORMAT, Options, Position};
 
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -67,16 +67,14 @@ pub(super) struct Database {
 }
 
 impl Database {
-    fn builder(options: Options) -> redb::Builder {
-        let mut builder = redb::Database::builder();
-        builder.set_cache_size(options.cache_bytes);
-        builder
-    }
-
     /// A new file with no rows, durable.
-    pub(super) fn create(path: PathBuf, options: Options) -> Result<Self, Error> {
+    pub(super) fn create(path: PathBuf, options: Options, storage: &dyn Storage) -> Result<Self, Error> {
         let _ = std::fs::remove_file(&path);
-        let redb = Self::builder(options).create(&path).map_err(Error::redb("create", &path))?;
+        let file = storage.open(&path, true).map_err(Error::io("create", &path))?;
+        let redb = redb::Database::builder()
+            .set_cache_size(options.cache_bytes)
+            .create_with_backend(Paced::new(file, options.unsynced_bytes))
+            .map_err(Error::redb("create", &path))?;
         let database = Self { redb, path };
         let txn = database.begin()?;
         database.put_about(&txn, FORMAT_KEY, &FORMAT.to_le_bytes())?;
@@ -87,10 +85,16 @@ impl Database {
 
     /// An existing file, every page of it verified against redb's checksums: half a second for a million rows, and
     /// without it redb may panic on a damaged page instead of reporting it.
-    pub(super) fn open(path: PathBuf, options: Options) -> Result<Self, Error> {
-        let redb = Self::builder(options)
+    pub(super) fn open(path: PathBuf, options: Options, storage: &dyn Storage) -> Result<Self, Error> {
+        let file = storage.open(&path, false).map_err(Error::io("open", &path))?;
+        // redb would make a new database of an empty file.
+        if file.len().map_err(Error::io("open", &path))? == 0 {
+            return Err(Error::damaged(&path, "file", "empty"));
+        }
+        let redb = redb::Database::builder()
+            .set_cache_size(options.cache_bytes)
             .set_check_integrity_on_open(true)
-            .open(&path)
+            .create_with_backend(Paced::new(file, options.unsynced_bytes))
             .map_err(Error::redb("open", &path))?;
         Ok(Self { redb, path })
     }
@@ -234,6 +238,6 @@ impl View {
     }
 
     pub(super) fn path(&self) -> &Path {
-        self.path.borrow()
+        &self.path
     }
 }

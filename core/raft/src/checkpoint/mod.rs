@@ -15,6 +15,7 @@ mod error;
 mod pointer;
 mod position;
 mod staged;
+mod storage;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ pub(crate) use self::database::{Rows, name};
 pub use self::error::Error;
 pub use self::position::Position;
 pub use self::staged::Staged;
+pub use self::storage::{Native, Storage};
 pub use self::writer::Checkpointer;
 
 /// Version of the layout: of CURRENT, the tables, the row checksum and the position.
@@ -38,11 +40,14 @@ pub const FORMAT: u32 = 1;
 pub struct Options {
     /// Memory redb may use for its pages.
     pub cache_bytes: usize,
+    /// How much may be written before it is synced. A checkpoint can dirty hundreds of megabytes; synced at its end
+    /// only, they would all stand in the disk's queue before the log's next fsync, which a client waits for.
+    pub unsynced_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 16 * 1024 * 1024 }
+        Self { cache_bytes: 16 * 1024 * 1024, unsynced_bytes: 32 * 1024 * 1024 }
     }
 }
 
@@ -50,6 +55,7 @@ impl Default for Options {
 pub struct Checkpoint {
     dir: PathBuf,
     options: Options,
+    storage: Arc<dyn Storage>,
     /// Held through a write and a replacement; readers do not take it.
     writing: Mutex<()>,
     live: Mutex<Live>,
@@ -73,12 +79,26 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Damaged`], [`Error::Newer`], [`Error::Locked`], [`Error::Full`], [`Error::Io`].
     pub fn open(dir: &Path, options: Options) -> Result<(Self, Position), Error> {
+        Self::open_on(Arc::new(Native), dir, options)
+    }
+
+    /// As [`Self::open`], with database files of another kind. CURRENT and the names of files are always the
+    /// operating system's.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on(
+        storage: Arc<dyn Storage>,
+        dir: &Path,
+        options: Options,
+    ) -> Result<(Self, Position), Error> {
         let (number, database) = match pointer::settle(dir)? {
             pointer::Found::State(number) => {
-                (number, Database::open(pointer::state_file(dir, number), options)?)
+                (number, Database::open(pointer::state_file(dir, number), options, &*storage)?)
             }
             pointer::Found::Empty => {
-                (1, adopt(dir, Database::create(pointer::new_state_file(dir, 1), options)?, 1)?)
+                let database = Database::create(pointer::new_state_file(dir, 1), options, &*storage)?;
+                (1, adopt(dir, database, 1)?)
             }
         };
         let position = database.view()?.position;
@@ -86,6 +106,7 @@ impl Checkpoint {
         let checkpoint = Self {
             dir: dir.to_owned(),
             options,
+            storage,
             writing: Mutex::new(()),
             live: Mutex::new(live),
             next: AtomicU64::new(number + 1),
@@ -161,10 +182,14 @@ impl Checkpoint {
         if let Some(database) = &live.database {
             return Ok(database.clone());
         }
-        let database = Arc::new(Database::open(pointer::state_file(&self.dir, live.number), self.options)?);
+        let database = Arc::new(self.open_file(live.number)?);
         live.position = database.view()?.position;
         live.database = Some(database.clone());
         Ok(database)
+    }
+
+    fn open_file(&self, number: pointer::Number) -> Result<Database, Error> {
+        Database::open(pointer::state_file(&self.dir, number), self.options, &*self.storage)
     }
 
     fn forwards(&self, offered: &Position) -> Result<(), Error> {

@@ -27,7 +27,8 @@ impl Checkpoint {
         self.forwards(&position)?;
         let number = self.take_number();
         let mut staged = Staged { checkpoint: self, number, database: None, position };
-        let database = Database::create(pointer::new_state_file(&self.dir, number), self.options)?;
+        let database =
+            Database::create(pointer::new_state_file(&self.dir, number), self.options, &*self.storage)?;
         let database = staged.database.insert(database);
         database.fill(rows, &staged.position, each)?;
         Ok(staged)

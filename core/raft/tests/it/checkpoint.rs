@@ -5,8 +5,10 @@ use std::convert::Infallible;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use coracle_raft::checkpoint::{Checkpoint, Checkpointer, Error, Options, Position};
 use coracle_raft::snapshot::{Spool, stage};
@@ -14,6 +16,8 @@ use coracle_raft::types::{CommittedLeaderId, LogId, Member, Membership, StoredMe
 use coracle_store::checkpoint::{Row, Table};
 use proptest::prelude::*;
 use tempfile::TempDir;
+
+use crate::faulty::{Disk, Faulty};
 
 pub(crate) type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 pub(crate) const CLUSTER: u128 = 0xc0_7ac1e;
@@ -65,14 +69,15 @@ pub(crate) fn apply(rows: &mut Rows, changes: &[Row]) {
     }
 }
 
-/// A head row, `count` keys, and one long chunk of changes.
+/// A head row, `count` keys, and one chunk of changes, a long one if there are many keys.
 pub(crate) fn sample(count: usize) -> Vec<Row> {
     let mut rows = vec![put(Table::Head, "", b"head")];
     rows.extend(
         (0..count)
             .map(|i| put(Table::Keys, &format!("key/{i:06}"), format!("value {i}").repeat(9).as_bytes())),
     );
-    rows.push(put(Table::Changes, "chunk", &vec![7; 256 * 1024]));
+    let chunk = if count < 1000 { 20_000 } else { 256 * 1024 };
+    rows.push(put(Table::Changes, "chunk", &vec![7; chunk]));
     rows.push(put(Table::Replies, "reply", b""));
     rows
 }
@@ -334,8 +339,8 @@ fn a_newer_format_is_refused() {
 fn a_damaged_database_is_never_served() {
     let dir = TempDir::new().unwrap();
     let (checkpoint, _) = open(dir.path()).unwrap();
-    let mut expected = rows_of(&sample(400));
-    checkpoint.write(&sample(400), &at(3)).unwrap();
+    let mut expected = rows_of(&sample(300));
+    checkpoint.write(&sample(300), &at(3)).unwrap();
     let change = [put(Table::Keys, "key/000003", b"changed")];
     apply(&mut expected, &change);
     checkpoint.write(&change, &at(4)).unwrap();
@@ -348,7 +353,7 @@ fn a_damaged_database_is_never_served() {
         let good = fs::read(&file).unwrap();
         let used = good.len() - good.iter().rev().take_while(|byte| **byte == 0).count();
         // Densely over the header, then with a prime stride over all pages.
-        for offset in (0..320).step_by(5).chain((320..used).step_by(5 * 1009)) {
+        for offset in (0..320).step_by(11).chain((320..used).step_by(3001)) {
             let mut bytes = good.clone();
             bytes[offset] ^= 1 << (offset % 8);
             fs::write(&file, bytes).unwrap();
@@ -373,7 +378,7 @@ fn a_damaged_database_is_never_served() {
             }
         }
     }
-    assert!(refused > 100, "refused={refused} unharmed={unharmed}");
+    assert!(refused > 40, "refused={refused} unharmed={unharmed}");
 }
 
 fn wait<T>(receiver: &mpsc::Receiver<T>) -> T {
@@ -431,6 +436,128 @@ fn stopping_writes_what_was_submitted() {
     assert_eq!(open(dir.path()).unwrap().1, at(5));
 }
 
+/// The power goes at every single operation of two commits, and unsynced writes arrive, get lost or tear.
+#[test]
+fn power_loss_at_any_operation_leaves_one_commit_or_the_other() {
+    let first = sample(40);
+    let second = [put(Table::Keys, "key/000003", &[3; 5000]), remove(Table::Keys, "key/000004")];
+    let third = [put(Table::Head, "", b"third"), put(Table::Changes, "2", &[9; 9000])];
+    let mut states = vec![(Rows::new(), Position::default()), (rows_of(&first), at(1))];
+    for (changes, position) in [(&second, at(2)), (&third, at(3))] {
+        let mut rows = states.last().unwrap().0.clone();
+        apply(&mut rows, changes);
+        states.push((rows, position));
+    }
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let (mut operations, mut outcomes) = (0, [0; 2]);
+    loop {
+        let dir = TempDir::new().unwrap();
+        let disk = Faulty::new();
+        let (checkpoint, _) =
+            Checkpoint::open_on(Arc::new(Disk(disk.clone())), dir.path(), Options::default()).unwrap();
+        checkpoint.write(&first, &at(1)).unwrap();
+        disk.power.store(operations, Ordering::Relaxed);
+        let acknowledged = match checkpoint.write(&second, &at(2)) {
+            Err(_) => 1,
+            Ok(()) => 2 + usize::from(checkpoint.write(&third, &at(3)).is_ok()),
+        };
+        drop(checkpoint);
+        let bytes = disk.image.lock().unwrap().after_power_loss(&mut random);
+        fs::write(dir.path().join("state-1.redb"), bytes).unwrap();
+        let (checkpoint, position) =
+            open(dir.path()).unwrap_or_else(|e| panic!("operation {operations}: {e}"));
+        let found = usize::try_from(position.applied.unwrap().index).unwrap();
+        assert!(
+            found == acknowledged || found == acknowledged + 1,
+            "operation {operations}: {found} {acknowledged}"
+        );
+        assert_eq!((load(&checkpoint).unwrap(), position), states[found], "operation {operations}");
+        outcomes[found - acknowledged] += 1;
+        if acknowledged == 3 {
+            break;
+        }
+        operations += 1;
+    }
+    assert!(operations > 10 && outcomes[0] > 0, "{operations} {outcomes:?}");
+}
+
+#[test]
+fn a_full_disk_is_waited_out() {
+    let dir = TempDir::new().unwrap();
+    let disk = Faulty::new();
+    let (checkpoint, _) =
+        Checkpoint::open_on(Arc::new(Disk(disk.clone())), dir.path(), Options::default()).unwrap();
+    checkpoint.write(&sample(10), &at(1)).unwrap();
+    disk.room.store(20_000, Ordering::Relaxed);
+    let error = error(checkpoint.write(&sample(500), &at(2)));
+    assert!(matches!(error, Error::Full { .. }), "{error}");
+    disk.room.store(10_000_000, Ordering::Relaxed);
+    assert_eq!(load(&checkpoint).unwrap(), rows_of(&sample(10)), "nothing has changed");
+    assert_eq!(checkpoint.position(), at(1));
+
+    disk.room.store(20_000, Ordering::Relaxed);
+    let checkpoint = Arc::new(checkpoint);
+    let checkpointer = Checkpointer::start(checkpoint.clone()).unwrap();
+    let (done, reports) = mpsc::channel();
+    checkpointer.submit(|| sample(500), at(2), move |result| done.send(result).unwrap());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !checkpointer.disk_full() {
+        assert!(Instant::now() < deadline, "the full disk is not noticed");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(reports.try_recv().is_err());
+    disk.room.store(u64::MAX, Ordering::Relaxed);
+    assert_eq!(wait(&reports).unwrap(), at(2).applied);
+    assert!(!checkpointer.disk_full());
+    checkpointer.stop();
+    assert_eq!(load(&checkpoint).unwrap(), rows_of(&sample(500)));
+}
+
+#[test]
+fn an_installation_on_a_full_disk_leaves_the_old_state() {
+    let (dir, source_dir, spool_dir) =
+        (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (source, _) = open(source_dir.path()).unwrap();
+    source.write(&sample(2000), &at(50)).unwrap();
+    let snapshot = Spool::open(spool_dir.path()).unwrap().build(&source, None).unwrap();
+    let disk = Faulty::new();
+    let (checkpoint, _) =
+        Checkpoint::open_on(Arc::new(Disk(disk.clone())), dir.path(), Options::default()).unwrap();
+    checkpoint.write(&sample(10), &at(1)).unwrap();
+    disk.room.store(500_000, Ordering::Relaxed);
+    let failed = stage(&checkpoint, &snapshot, |_, _, _| Ok::<_, Infallible>(())).map(|_| ());
+    assert!(matches!(failed, Err(Error::Full { .. })), "{failed:?}");
+    assert_eq!(names(dir.path()), ["CURRENT", "state-1.redb"]);
+    disk.room.store(u64::MAX, Ordering::Relaxed);
+    assert_eq!(load(&checkpoint).unwrap(), rows_of(&sample(10)));
+    stage(&checkpoint, &snapshot, |_, _, _| Ok::<_, Infallible>(())).unwrap().commit().unwrap();
+    assert_eq!(load(&checkpoint).unwrap(), rows_of(&sample(2000)));
+}
+
+#[test]
+fn a_truncated_database_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let (checkpoint, _) = open(dir.path()).unwrap();
+    checkpoint.write(&sample(100), &at(1)).unwrap();
+    drop(checkpoint);
+    let file = dir.path().join("state-1.redb");
+    let good = fs::read(&file).unwrap();
+    for length in [0, 1, 63, 64, 319, 320, 4096, good.len() / 2, good.len() - 4096, good.len() - 1] {
+        fs::write(&file, &good[..length]).unwrap();
+        match open(dir.path()).and_then(|(checkpoint, position)| Ok((load(&checkpoint)?, position))) {
+            Err(e) => assert!(matches!(e, Error::Damaged { .. }), "{length}: {e}"),
+            // Cut behind the last page in use.
+            Ok(state) => assert_eq!(state, (rows_of(&sample(100)), at(1)), "{length}"),
+        }
+    }
+}
+
 fn change() -> impl Strategy<Value = Row> {
     let table = prop::sample::select(Table::ALL.to_vec());
     let key = prop::collection::vec(0_u8..4, 0..4);
@@ -439,7 +566,7 @@ fn change() -> impl Strategy<Value = Row> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     /// Any deltas, with and without a restart in between, read back like a map.
     #[test]

@@ -1,6 +1,7 @@
 //! All integration tests of the replication crate, in one binary.
 
 mod checkpoint;
+mod faulty;
 mod node;
 mod snapshot;
 mod wal;

@@ -252,7 +252,7 @@ fn writes_after_the_snapshot_are_not_in_it() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10, ..ProptestConfig::default() })]
 
     /// Any rows, of any sizes around the length of a chunk, arrive as they were.
     #[test]
@@ -261,7 +261,7 @@ proptest! {
             (prop::sample::select(Table::ALL.to_vec()), prop::collection::vec(any::<u8>(), 0..40)),
             prop_oneof![
                 4 => prop::collection::vec(any::<u8>(), 0..300),
-                1 => (any::<u8>(), 0..1_200_000_usize).prop_map(|(byte, length)| vec![byte; length]),
+                1 => (any::<u8>(), 0..800_000_usize).prop_map(|(byte, length)| vec![byte; length]),
             ],
             0..20,
         )
