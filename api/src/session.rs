@@ -11,9 +11,9 @@ use crate::{Instant, Mode, SessionId, Span};
 #[serde(rename_all = "snake_case")]
 pub enum OnExpire {
     /// Keys stay, claims are released.
-    #[default]
     Release,
     /// Keys are deleted, claims are released.
+    #[default]
     Delete,
 }
 

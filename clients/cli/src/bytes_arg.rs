@@ -1,6 +1,7 @@
 //! Keys and values on the command line: any bytes.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 pub fn bytes(argument: &OsStr) -> &[u8] {
@@ -24,7 +25,7 @@ pub fn readable(bytes: &[u8]) -> String {
             }
         }
         for byte in chunk.invalid() {
-            shown.push_str(&format!("\\x{byte:02x}"));
+            let _ = write!(shown, "\\x{byte:02x}");
         }
     }
     shown

@@ -93,13 +93,11 @@ pub async fn run(connection: &Connection, cluster: Cluster) -> Result<(), Failur
 /// The id of a member named by id or by name.
 async fn find(client: &Coracle, named: &str) -> Result<String, Failure> {
     let members = client.cluster().members().await?;
-    match members.iter().find(|m| m.id == named).or_else(|| members.iter().find(|m| m.name == named)) {
-        Some(member) => Ok(member.id.clone()),
-        None => {
-            eprintln!("coracle: no such member member={named:?}");
-            Err(Failure::Exit(NOT_FOUND))
-        }
-    }
+    let member = members.iter().find(|m| m.id == named).or_else(|| members.iter().find(|m| m.name == named));
+    member.map(|member| member.id.clone()).ok_or_else(|| {
+        eprintln!("coracle: no such member member={named:?}");
+        Failure::Exit(NOT_FOUND)
+    })
 }
 
 async fn status(connection: &Connection) -> Result<(), Failure> {

@@ -24,7 +24,14 @@ pub struct Connection {
     #[arg(long, global = true, env = "CORACLE_CERT", value_name = "FILE", requires = "client_key")]
     pub cert: Option<PathBuf>,
     /// The private key of our certificate, PEM
-    #[arg(id = "client_key", long = "key", global = true, env = "CORACLE_KEY", value_name = "FILE", requires = "cert")]
+    #[arg(
+        id = "client_key",
+        long = "key",
+        global = true,
+        env = "CORACLE_KEY",
+        value_name = "FILE",
+        requires = "cert"
+    )]
     pub key: Option<PathBuf>,
     /// Bearer token
     #[arg(long, global = true, env = "CORACLE_TOKEN", hide_env_values = true, value_name = "TOKEN")]

@@ -168,9 +168,9 @@ async fn ready(nodes: &mut [Node]) -> Result<(), Failure> {
 fn died(node: &Node, status: ExitStatus) -> Failure {
     let log = std::fs::read(&node.log).unwrap_or_default();
     let text = String::from_utf8_lossy(&log);
-    let lines: Vec<&str> = text.lines().rev().take(5).collect();
-    let tail: String = lines.into_iter().rev().map(|line| format!("\n  {line}")).collect();
-    Failure::Other(format!("{} ended: {status} log={}{tail}", node.name, node.log.display()))
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines[lines.len().saturating_sub(5)..].join("\n  ");
+    Failure::Other(format!("{} ended: {status} log={}\n  {tail}", node.name, node.log.display()))
 }
 
 fn print_hints(nodes: &[Node]) {

@@ -132,8 +132,8 @@ impl<'a> TreeWriter<'a> {
             .iter()
             .flatten()
             .flat_map(|target| match target {
-                Target::File(path) => path.ancestors().skip(1),
-                Target::Directory(path) => path.ancestors().skip(0),
+                Target::File(path) => path.parent().unwrap_or(path).ancestors(),
+                Target::Directory(path) => path.ancestors(),
             })
             .collect();
         let mut files = Vec::new();
@@ -195,7 +195,8 @@ impl<'a> TreeWriter<'a> {
                 return Err(Failure::Other(format!("a directory is in the way path={}", full.display())));
             }
             Ok(there) if there.is_file() && there.len() == content.len() as u64 => {
-                if fs::read(&full).map_err(|error| failed(&error))? == content {
+                let same = fs::read(&full).map_err(|error| failed(&error))? == content;
+                if same {
                     return Ok(false);
                 }
             }

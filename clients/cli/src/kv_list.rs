@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 use coracle_client::api::{Entry, Prefix};
 use serde_json::json;
@@ -13,6 +14,7 @@ use crate::exit::Failure;
 use crate::output::Format;
 
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "these are flags")]
 pub struct Ls {
     /// Only keys that start with this
     #[arg(default_value = "")]
@@ -201,7 +203,7 @@ impl Node {
         for (index, (name, child)) in self.children.iter().enumerate() {
             let (branch, below) =
                 if index == last { ("└── ", "    ") } else { ("├── ", "│   ") };
-            text.push_str(&format!("{indent}{branch}{}\n", readable(name)));
+            let _ = writeln!(text, "{indent}{branch}{}", readable(name));
             child.draw(&format!("{indent}{below}"), text);
         }
     }

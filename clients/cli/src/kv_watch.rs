@@ -1,7 +1,8 @@
 //! `kv watch`: changes as they happen.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 use coracle_client::Update;
 use coracle_client::api::{Entry, Event, Frame};
@@ -121,16 +122,16 @@ fn event_line(event: &Event) -> String {
     };
     let mut line = format!("{} {what}", event.op);
     if let Some(value) = &event.value {
-        line += &format!(" = {}", short(&value.bytes));
+        let _ = write!(line, " = {}", short(&value.bytes));
     }
     if let Some(session) = event.session {
-        line += &format!("  session={session}");
+        let _ = write!(line, "  session={session}");
     }
     if let Some(token) = event.token {
-        line += &format!("  token={token}");
+        let _ = write!(line, "  token={token}");
     }
     if let Some(cause) = &event.cause {
-        line += &format!("  cause={}", readable(cause.as_bytes()));
+        let _ = write!(line, "  cause={}", readable(cause.as_bytes()));
     }
     line
 }

@@ -74,11 +74,11 @@ fn verdict(left: Duration, grace: Duration, margin: Duration, terminated: bool) 
     if left <= margin {
         Verdict::Kill
     } else if terminated {
-        Verdict::Fine(left - margin)
+        Verdict::Fine(left.saturating_sub(margin))
     } else if left <= grace.max(margin) {
         Verdict::Terminate
     } else {
-        Verdict::Fine(left - grace.max(margin))
+        Verdict::Fine(left.saturating_sub(grace.max(margin)))
     }
 }
 
@@ -171,6 +171,9 @@ mod tests {
         ] {
             assert_eq!(verdict(left, grace, margin, terminated), expect, "{left:?} {terminated}");
         }
-        assert_eq!(verdict(secs(2), Duration::ZERO, margin, false), Verdict::Fine(secs(2) - margin));
+        assert_eq!(
+            verdict(secs(2), Duration::ZERO, margin, false),
+            Verdict::Fine(Duration::from_millis(1750))
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Output in the form asked for: `json`, `ndjson`, `table`, `raw`.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
@@ -125,7 +126,7 @@ fn table(out: &mut impl Write, rows: &[Vec<String>]) -> io::Result<()> {
     for row in rows {
         let mut text = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            text.push_str(&format!("{cell:width$}  "));
+            let _ = write!(text, "{cell:width$}  ");
         }
         writeln!(out, "{}", text.trim_end())?;
     }

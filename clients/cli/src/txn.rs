@@ -24,14 +24,13 @@ pub struct Txn {
 }
 
 pub async fn run(connection: &Connection, args: Txn) -> Result<(), Failure> {
-    let text = match &args.file {
-        Some(file) => std::fs::read_to_string(file)
-            .map_err(|error| Failure::Other(format!("{error} file={}", file.display())))?,
-        None => {
-            let mut text = String::new();
-            std::io::stdin().lock().read_to_string(&mut text)?;
-            text
-        }
+    let text = if let Some(file) = &args.file {
+        std::fs::read_to_string(file)
+            .map_err(|error| Failure::Other(format!("{error} file={}", file.display())))?
+    } else {
+        let mut text = String::new();
+        std::io::stdin().lock().read_to_string(&mut text)?;
+        text
     };
     let txn: api::Txn =
         serde_json::from_str(&text).map_err(|error| Failure::Usage(format!("not a transaction: {error}")))?;

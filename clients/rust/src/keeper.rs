@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use coracle_api::{Claim, Code, Progress, SessionId, SessionRenew, SessionRenewed};
+use coracle_api::{Claim, Code, Hold, Progress, SessionId, SessionRenew, SessionRenewed};
 use futures::Stream;
 use reqwest::Method;
 use tokio::sync::{Notify, watch};
@@ -57,6 +57,8 @@ pub(crate) struct Status {
     valid_until: Instant,
     /// Claims that were taken away, by renewals' own account.
     revoked: Arc<Vec<Claim>>,
+    /// What the session held, and at which revision the answering node looked.
+    held: Option<(u64, Arc<Vec<Hold>>)>,
 }
 
 impl Status {
@@ -68,11 +70,16 @@ impl Status {
         if now >= self.valid_until {
             return Some(LossReason::OutOfTime);
         }
-        let revoked = self
+        let told = self
             .revoked
             .iter()
             .any(|claim| claim.name == name && claim.token.is_none_or(|lost| lost == token));
-        revoked.then_some(LossReason::Revoked)
+        // A node that looked before the grant cannot know of it: absence counts only from the token on.
+        let missing = token > 0
+            && self.held.as_ref().is_some_and(|(revision, holds)| {
+                *revision >= token && !holds.iter().any(|hold| hold.name == name && hold.token == token)
+            });
+        (told || missing).then_some(LossReason::Revoked)
     }
 }
 
@@ -85,8 +92,12 @@ impl Session {
         valid_for: Duration,
         sent: Instant,
     ) -> Self {
-        let status =
-            Status { state: SessionState::Active, valid_until: sent + valid_for, revoked: Arc::default() };
+        let status = Status {
+            state: SessionState::Active,
+            valid_until: sent + valid_for,
+            revoked: Arc::default(),
+            held: None,
+        };
         let shared = Arc::new(Shared {
             client,
             id,
@@ -210,7 +221,7 @@ impl Shared {
         });
     }
 
-    fn renewed(&self, sent: Instant, renewed: SessionRenewed) {
+    fn renewed(&self, sent: Instant, revision: Option<u64>, renewed: SessionRenewed) {
         self.status.send_modify(|status| {
             if matches!(status.state, SessionState::Lost(_)) {
                 return;
@@ -222,6 +233,11 @@ impl Shared {
                 let mut revoked = (*status.revoked).clone();
                 revoked.extend(renewed.lost);
                 status.revoked = Arc::new(revoked);
+            }
+            // A node that lags behind what another one told has nothing new to say.
+            let seen = status.held.as_ref().map_or(0, |(revision, _)| *revision);
+            if let Some(revision) = revision.filter(|revision| *revision >= seen) {
+                status.held = Some((revision, Arc::new(renewed.holds)));
             }
         });
     }
@@ -265,10 +281,10 @@ async fn keep(shared: Arc<Shared>, opened: Instant) {
         // Short enough that another node gets its chance before the end.
         let timeout = shared.client.transport.attempt_timeout.min(third).min(valid_until - now);
         match renew(&shared, timeout).await {
-            Ok((sent, renewed)) => {
+            Ok((answer, renewed)) => {
                 backoff.reset();
-                due = sent + third;
-                shared.renewed(sent, renewed);
+                due = answer.sent + third;
+                shared.renewed(answer.sent, answer.number("coracle-revision"), renewed);
             }
             Err(Renewal::Gone) => return shared.set_state(SessionState::Lost(LossReason::Expired)),
             Err(Renewal::Failed) => {
@@ -284,7 +300,7 @@ enum Renewal {
     Failed,
 }
 
-async fn renew(shared: &Shared, timeout: Duration) -> Result<(Instant, SessionRenewed), Renewal> {
+async fn renew(shared: &Shared, timeout: Duration) -> Result<(Answer, SessionRenewed), Renewal> {
     let progress = shared.progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let call = Call::new(Method::POST, format!("/v1/sessions/{}/renew", shared.id));
     let call = match progress {
@@ -306,5 +322,5 @@ async fn renew(shared: &Shared, timeout: Duration) -> Result<(Instant, SessionRe
     if *told == progress {
         *told = None;
     }
-    Ok((answer.sent, renewed))
+    Ok((answer, renewed))
 }

@@ -172,6 +172,30 @@ async fn a_block_is_cancelled_when_the_lock_is_lost() {
     let (error, cancelled) = run_until_lost(move || Reply::json(200, revoked)).await;
     assert!(matches!(error, Error::LockLost { reason: LossReason::Revoked, .. }), "{error:?}");
     assert!(cancelled);
+
+    // A node that looked at revision 810 cannot have seen the grant at 811; one at 812 must have.
+    let mut revision = 808;
+    let renew = move || {
+        revision += 2;
+        Reply::json(200, r#"{"valid_for":"900ms","holds":[]}"#)
+            .header("coracle-revision", &revision.to_string())
+    };
+    let start = std::time::Instant::now();
+    let (error, cancelled) = run_until_lost(renew).await;
+    assert!(matches!(error, Error::LockLost { reason: LossReason::Revoked, .. }), "{error:?}");
+    assert!(cancelled);
+    assert!(start.elapsed() >= Duration::from_millis(500), "not by the first renewal");
+}
+
+#[tokio::test]
+async fn a_renewal_that_shows_the_hold_keeps_it() {
+    let held =
+        r#"{"valid_for":"900ms","holds":[{"family":"locks","name":"x","token":811,"mode":"exclusive"}]}"#;
+    let renew = move || Reply::json(200, held).header("coracle-revision", "900");
+    let server = Fake::start(locks(renew, acquired)).await;
+    let lock = client(&[&server.url]).lock("x").acquire().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    lock.check().unwrap();
 }
 
 #[tokio::test]
