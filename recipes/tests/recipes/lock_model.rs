@@ -108,7 +108,9 @@ impl Model {
     fn step(&mut self, step: &Step, revision: u64) -> bool {
         let accepted = self.accept(step, revision);
         let lines = &mut self.lines;
-        lines.iter_mut().for_each(|line| line.advance(revision));
+        for line in lines.iter_mut() {
+            line.advance(revision);
+        }
         self.sessions.retain(|id, private| !*private || lines.iter().any(|line| line.mode_of(*id).is_some()));
         accepted
     }
