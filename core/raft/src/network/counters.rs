@@ -1,7 +1,13 @@
 //! Figures of connections for the metrics page.
 
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Counted by all who touch a connection, or all connections of a listener.
 #[derive(Debug, Default)]
@@ -31,16 +37,11 @@ pub struct Traffic {
 }
 
 impl Counters {
-    pub fn wrote(&self, bytes: usize) {
-        self.bytes_out.fetch_add(bytes as u64, Relaxed);
-    }
-
     pub fn queued(&self) {
         self.frames_out.fetch_add(1, Relaxed);
     }
 
-    pub fn received(&self, bytes: u64) {
-        self.bytes_in.fetch_add(bytes, Relaxed);
+    pub fn received(&self) {
         self.frames_in.fetch_add(1, Relaxed);
     }
 
@@ -60,6 +61,11 @@ impl Counters {
         self.round_trip_nanos.store(smoothed, Relaxed);
     }
 
+    /// Received and sent.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.bytes_in.load(Relaxed), self.bytes_out.load(Relaxed))
+    }
+
     pub fn traffic(&self) -> Traffic {
         Traffic {
             bytes_out: self.bytes_out.load(Relaxed),
@@ -70,5 +76,48 @@ impl Counters {
             timeouts: self.timeouts.load(Relaxed),
             round_trip: Duration::from_nanos(self.round_trip_nanos.load(Relaxed)),
         }
+    }
+}
+
+/// One half of a stream, its bytes counted as they pass.
+pub struct Counted<T> {
+    inner: T,
+    counters: Arc<Counters>,
+}
+
+impl<T> Counted<T> {
+    pub fn new(inner: T, counters: Arc<Counters>) -> Self {
+        Self { inner, counters }
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.counters.bytes_in.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        read
+    }
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for Counted<W> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.counters.bytes_out.fetch_add(*bytes as u64, Relaxed);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }

@@ -19,6 +19,7 @@ mod der;
 mod dial;
 mod hello;
 mod link;
+mod link_state;
 mod messages;
 mod out;
 mod raft;

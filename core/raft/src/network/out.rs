@@ -27,7 +27,6 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub async fn drain(
     writer: &mut (impl AsyncWrite + Unpin),
     wake: &Notify,
-    counters: &Counters,
     mut take: impl FnMut(&mut Vec<u8>) -> bool,
 ) -> io::Result<()> {
     let mut batch = Vec::new();
@@ -43,7 +42,6 @@ pub async fn drain(
                 writer.flush().await
             };
             tokio::time::timeout(WRITE_DEADLINE, write).await.map_err(|_| io::ErrorKind::TimedOut)??;
-            counters.wrote(batch.len());
         }
         if !open {
             return writer.shutdown().await;
@@ -111,7 +109,7 @@ impl Out {
             }
             !state.closed
         };
-        drain(writer, &self.wake, &self.counters, take).await
+        drain(writer, &self.wake, take).await
     }
 
     /// Wait until the peer has taken enough of its answers to be asked for more.

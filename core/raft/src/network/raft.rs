@@ -148,13 +148,11 @@ fn judge(
         Ok(AppendEntriesResponse::Success) => (Ok(Ok(last)), true),
         Ok(AppendEntriesResponse::PartialSuccess(matched)) => (Ok(Ok(matched)), matched == last),
         Ok(AppendEntriesResponse::HigherVote(vote)) => (Ok(Err(StreamAppendError::HigherVote(vote))), false),
-        Ok(AppendEntriesResponse::Conflict) => match prev {
-            Some(prev) => (Ok(Err(StreamAppendError::Conflict(prev))), false),
-            None => {
-                let e = NetworkError::from_string("the peer reports a conflict with an empty log");
-                (Err(RPCError::Network(e)), false)
-            }
-        },
+        Ok(AppendEntriesResponse::Conflict) => {
+            let nonsense = || NetworkError::from_string("the peer reports a conflict with an empty log");
+            let conflict = prev.ok_or_else(|| RPCError::Network(nonsense()));
+            (conflict.map(|prev| Err(StreamAppendError::Conflict(prev))), false)
+        }
         Err(e) => (Err(e), false),
     }
 }
@@ -212,9 +210,8 @@ impl<S: Outgoing> RaftNetworkV2<Types> for Connection<S> {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let Snapshot { meta, snapshot } = snapshot;
-        let head = m::SnapshotHead { vote, meta, bytes: snapshot.bytes() };
         let transfer = Transfer { peers: self.peers.clone(), to: self.target, rate: self.rate };
-        transfer.send(head, snapshot, cancel).await
+        transfer.send((vote, meta), snapshot, cancel).await
     }
 
     async fn transfer_leader(

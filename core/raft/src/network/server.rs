@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::future::Either;
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::io::{AsyncWriteExt, ReadHalf};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{interval, sleep, timeout};
@@ -25,7 +25,7 @@ use super::service::{BoxFuture, Local, RaftService, Service, Unavailable};
 use super::snapshot;
 use super::stream::Stream;
 use super::tls::{Acceptor, PeerTls, TlsError};
-use super::wire::{Frame, FrameReader, Kind, put_frame};
+use super::wire::{Frame, FrameReader, Kind, Reader, put_frame};
 
 /// Requests of one connection that Raft has not answered.
 const IN_FLIGHT: usize = 128;
@@ -45,7 +45,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 256, handshake: Duration::from_secs(5), silence: Duration::from_secs(60) }
+        Self { connections: 256, handshake: Duration::from_secs(5), silence: Duration::from_mins(1) }
     }
 }
 
@@ -156,7 +156,7 @@ impl<S: Service> Shared<S> {
         let Some((reader, hello)) = greeted.map_err(|_| io::ErrorKind::TimedOut)?? else { return Ok(()) };
         self.counters.connected();
         let out = ClosesOut(Out::new(self.counters.clone()));
-        let (mut reader, mut writer) = reader.split();
+        let (mut reader, mut writer) = reader.split(&self.counters);
         let work = pin!(async {
             match hello.class {
                 Class::Snapshot => snapshot::receive(&mut reader, &out.0, &self.service).await,
@@ -212,12 +212,7 @@ impl<S: Service> Shared<S> {
     }
 
     /// Requests until the peer closes.
-    async fn answer(
-        &self,
-        reader: &mut FrameReader<ReadHalf<Stream>>,
-        out: &Arc<Out>,
-        hello: &Hello,
-    ) -> io::Result<()> {
+    async fn answer(&self, reader: &mut Reader, out: &Arc<Out>, hello: &Hello) -> io::Result<()> {
         let mut answers = FuturesUnordered::new();
         let mut silence = interval(self.limits.silence);
         let mut heard = true;
@@ -229,7 +224,7 @@ impl<S: Service> Shared<S> {
                 frame = reader.next(), if answers.len() < IN_FLIGHT => {
                     let Some(frame) = frame? else { return Ok(()) };
                     heard = true;
-                    self.counters.received(reader.take_bytes());
+                    self.counters.received();
                     if let Some(answer) = self.dispatch(frame, out, hello)? {
                         answers.push(answer);
                     }
@@ -248,6 +243,13 @@ impl<S: Service> Shared<S> {
         let Frame { kind, id, body } = frame;
         let raft = self.service.raft();
         let out = out.clone();
+        if matches!(kind, Kind::Vote | Kind::PreVote)
+            && let Err(reject @ Reject::Removed) = self.local.judge(peer)
+        {
+            // Removed since it said hello, and campaigning because it no longer hears of us: let it know.
+            out.put_raw(|out| reject.put(out));
+            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, reject.to_string()));
+        }
         Ok(Some(match kind {
             Kind::Append => reply(out, id, raft.append_entries(m::append(&body)?), m::put_append_response),
             Kind::Vote => reply(out, id, raft.vote(m::vote_request(&body)?), m::put_vote_response),

@@ -26,6 +26,9 @@ pub trait Local: Send + Sync + 'static {
     /// than what the peer has acknowledged since; the transport sees to that: it takes [`Reject::RolledBack`] for
     /// final only if a greeting asked for afterwards still has a `last_log` below `seen`.
     ///
+    /// [`Reject::Removed`] has to be judged by *committed* membership: a node that stops for a removal that is then
+    /// undone may be missing from the quorum. It is judged again when the peer asks for a vote.
+    ///
     /// # Errors
     /// The reason is sent to the peer and the connection closed.
     fn judge(&self, peer: &Hello) -> Result<(), Reject>;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::RPCTypes;
 use openraft::raft::SnapshotResponse;
-use tokio::io::{AsyncWriteExt, WriteHalf};
+use tokio::io::AsyncWriteExt;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -23,10 +23,8 @@ use super::hello::Reject;
 use super::messages::{SnapshotHead, put_snapshot_response, snapshot_response};
 use super::out::Out;
 use super::service::{RaftService, Service};
-use super::stream::Stream;
-use super::wire::{Frame, FrameReader, Kind, put_frame};
-use crate::snapshot::SnapshotData;
-use crate::types::{NodeId, Types};
+use super::wire::{Frame, Kind, Reader, Writer, put_frame};
+use crate::types::{NodeId, SnapshotMeta, Types, Vote};
 
 /// Time for one chunk to be taken by the peer, and for any sign of life while it installs.
 const PROGRESS: Duration = Duration::from_secs(15);
@@ -39,11 +37,11 @@ const CHUNK_MAX: usize = 1 << 20;
 pub trait Outgoing: Send + Sync + 'static {
     type Chunks: Iterator<Item = io::Result<Bytes>> + Send + 'static;
 
-    /// Sum of all chunks.
+    /// Sum of all chunks. Called on a thread that may block.
     fn bytes(&self) -> u64;
 
-    /// The content from the start, in chunks of at most 256 KiB. This and the iterator are called on threads that
-    /// may block.
+    /// The content from the start, in chunks of at most 256 KiB. This and the iterator are called on threads
+    /// that may block; nobody waits for them on the other side yet.
     ///
     /// # Errors
     /// The transfer stops and is retried.
@@ -65,30 +63,6 @@ pub trait Incoming: Send + 'static {
     /// # Errors
     /// The transfer stops and is retried.
     fn finish(self) -> io::Result<Self::Snapshot>;
-}
-
-impl Outgoing for SnapshotData {
-    type Chunks = std::iter::Map<crate::snapshot::Pieces, fn(io::Result<(u64, Bytes)>) -> io::Result<Bytes>>;
-
-    fn bytes(&self) -> u64 {
-        self.length()
-    }
-
-    fn chunks(&self) -> io::Result<Self::Chunks> {
-        Ok(self.pieces()?.map(|piece| piece.map(|(_, bytes)| bytes)))
-    }
-}
-
-impl Incoming for crate::snapshot::Incoming {
-    type Snapshot = SnapshotData;
-
-    fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
-        Self::write(self, self.received(), chunk).map_err(io::Error::other)
-    }
-
-    fn finish(self) -> io::Result<SnapshotData> {
-        Self::finish(self).map_err(io::Error::other)
-    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
@@ -120,7 +94,7 @@ pub struct Transfer {
 impl Transfer {
     pub async fn send<S: Outgoing>(
         &self,
-        head: SnapshotHead,
+        (vote, meta): (Vote, SnapshotMeta),
         snapshot: S,
         cancel: impl Future<Output = ReplicationClosed> + Send,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
@@ -128,7 +102,7 @@ impl Transfer {
         let sent = tokio::select! {
             biased;
             closed = cancel => return Err(closed.into()),
-            sent = self.connect_and_send(head, snapshot) => sent,
+            sent = self.connect_and_send((vote, meta), snapshot) => sent,
         };
         sent.map_err(|e| match e {
             SendError::Io(e) => RPCError::Network(NetworkError::new(&e)),
@@ -146,16 +120,22 @@ impl Transfer {
 
     async fn connect_and_send<S: Outgoing>(
         &self,
-        head: SnapshotHead,
+        (vote, meta): (Vote, SnapshotMeta),
         snapshot: S,
     ) -> Result<SnapshotResponse<Types>, SendError> {
+        let (bytes, chunks) = blocking(move || {
+            let chunks = snapshot.chunks()?;
+            Ok((snapshot.bytes(), chunks))
+        })
+        .await?;
+        let head = SnapshotHead { vote, meta, bytes };
         let (reader, counters) = self.peers.dial_snapshot(self.to).await.map_err(|e| match e {
             DialError::Io(e) => SendError::Failed(e.to_string()),
             DialError::Rejected(reject) => SendError::Rejected(reject),
         })?;
-        let (mut reader, mut writer) = reader.split();
+        let (mut reader, mut writer) = reader.split(&counters);
         let send = async {
-            self.send_chunks(&mut writer, &head, snapshot, &counters).await?;
+            self.send_chunks::<S>(&mut writer, &head, chunks, &counters).await?;
             // From here on only the answer counts.
             std::future::pending().await
         };
@@ -168,9 +148,9 @@ impl Transfer {
 
     async fn send_chunks<S: Outgoing>(
         &self,
-        writer: &mut WriteHalf<Stream>,
+        writer: &mut Writer,
         head: &SnapshotHead,
-        snapshot: S,
+        mut chunks: S::Chunks,
         counters: &Counters,
     ) -> Result<(), SendError> {
         let started = Instant::now();
@@ -178,7 +158,6 @@ impl Transfer {
         let mut out = Vec::new();
         let fits = |r: Result<(), _>| r.map_err(|_| io::Error::other("a chunk does not fit a frame"));
         fits(put_frame(&mut out, Kind::SnapshotBegin, 1, |out| head.put(out)))?;
-        let mut chunks = blocking(move || snapshot.chunks()).await?;
         loop {
             let chunk;
             (chunks, chunk) = blocking(move || {
@@ -197,7 +176,6 @@ impl Transfer {
                 writer.flush().await
             };
             timeout(PROGRESS, write).await.map_err(|_| SendError::Stalled)??;
-            counters.wrote(out.len());
             counters.queued();
             out.clear();
             let Some(chunk) = chunk else { return Ok(()) };
@@ -212,12 +190,12 @@ impl Transfer {
 
 /// Wait for the final word; anything else the peer says proves that it lives.
 async fn receive_answer(
-    reader: &mut FrameReader<tokio::io::ReadHalf<Stream>>,
+    reader: &mut Reader,
     counters: &Counters,
 ) -> Result<SnapshotResponse<Types>, SendError> {
     loop {
         let frame = timeout(PROGRESS, reader.next()).await.map_err(|_| SendError::Stalled)??;
-        counters.received(reader.take_bytes());
+        counters.received();
         let Some(Frame { kind, body, .. }) = frame else {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         };
@@ -234,11 +212,7 @@ async fn receive_answer(
 
 /// Take one snapshot from a peer and install it. An error closes the connection; why the node does not want the
 /// snapshot goes to `out`.
-pub async fn receive<S: Service>(
-    reader: &mut FrameReader<tokio::io::ReadHalf<Stream>>,
-    out: &Out,
-    service: &Arc<S>,
-) -> io::Result<()> {
+pub async fn receive<S: Service>(reader: &mut Reader, out: &Out, service: &Arc<S>) -> io::Result<()> {
     let mut alive = tokio::time::interval(BUSY);
     let work = receive_and_install(reader, out, service);
     tokio::pin!(work);
@@ -255,11 +229,7 @@ pub async fn receive<S: Service>(
     result
 }
 
-async fn receive_and_install<S: Service>(
-    reader: &mut FrameReader<tokio::io::ReadHalf<Stream>>,
-    out: &Out,
-    service: &Arc<S>,
-) -> io::Result<()> {
+async fn receive_and_install<S: Service>(reader: &mut Reader, out: &Out, service: &Arc<S>) -> io::Result<()> {
     let begin = next(reader, out).await?;
     if begin.kind != Kind::SnapshotBegin {
         return Err(protocol("no snapshot"));
@@ -292,9 +262,9 @@ async fn receive_and_install<S: Service>(
     Ok(())
 }
 
-async fn next(reader: &mut FrameReader<tokio::io::ReadHalf<Stream>>, out: &Out) -> io::Result<Frame> {
+async fn next(reader: &mut Reader, out: &Out) -> io::Result<Frame> {
     let frame = timeout(PROGRESS, reader.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    out.counters.received(reader.take_bytes());
+    out.counters.received();
     frame.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 

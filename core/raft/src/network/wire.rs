@@ -1,9 +1,13 @@
 //! Frames: length (u32, of what follows), kind (u8), request id (u64), body. Integers are little-endian.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadHalf, WriteHalf};
+
+use super::counters::{Counted, Counters};
+use super::stream::Stream;
 
 /// Largest kind, id and body together. Above the largest batch of log entries and the largest forwarded command.
 pub const FRAME_MAX: usize = 64 << 20;
@@ -116,12 +120,17 @@ pub fn retain_frames(out: &mut Vec<u8>, mut keep: impl FnMut(u64) -> bool) {
     out.truncate(written);
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> FrameReader<S> {
+/// The two halves of a connection that has been greeted on.
+pub type Reader = FrameReader<Counted<ReadHalf<Stream>>>;
+pub type Writer = Counted<WriteHalf<Stream>>;
+
+impl FrameReader<Stream> {
     /// Read and write at the same time.
-    pub fn split(self) -> (FrameReader<ReadHalf<S>>, WriteHalf<S>) {
-        let Self { inner, buffer, partial, max, bytes } = self;
+    pub fn split(self, counters: &Arc<Counters>) -> (Reader, Writer) {
+        let Self { inner, buffer, partial, max } = self;
         let (inner, writer) = tokio::io::split(inner);
-        (FrameReader { inner, buffer, partial, max, bytes }, writer)
+        let inner = Counted::new(inner, counters.clone());
+        (FrameReader { inner, buffer, partial, max }, Counted::new(writer, counters.clone()))
     }
 }
 
@@ -136,28 +145,21 @@ pub struct FrameReader<R> {
     /// The body of a frame larger than the buffer, and its full size.
     partial: Option<(BytesMut, usize)>,
     max: usize,
-    bytes: u64,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Accepts only small frames until [`trust`](Self::trust).
     pub fn new(inner: R) -> Self {
-        Self { inner, buffer: BytesMut::new(), partial: None, max: GREETING_MAX, bytes: 0 }
+        Self { inner, buffer: BytesMut::new(), partial: None, max: GREETING_MAX }
     }
 
-    /// The peer has introduced itself. What it said until now is not counted.
+    /// The peer has introduced itself.
     pub fn trust(&mut self) {
-        self.bytes = self.buffer.len() as u64;
         self.max = FRAME_MAX;
     }
 
     pub fn get_mut(&mut self) -> &mut R {
         &mut self.inner
-    }
-
-    /// Bytes received since the last call.
-    pub fn take_bytes(&mut self) -> u64 {
-        std::mem::take(&mut self.bytes)
     }
 
     /// The next frame; `None` if the peer closed between frames. Cancel-safe.
@@ -170,7 +172,6 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     if read == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
-                    self.bytes += read as u64;
                 }
                 let (partial, _) = self.partial.take().expect("checked");
                 return frame(partial.freeze()).map(Some);
@@ -190,7 +191,6 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     Err(io::ErrorKind::UnexpectedEof.into())
                 };
             }
-            self.bytes += read as u64;
         }
     }
 

@@ -210,6 +210,20 @@ async fn a_wire_that_swallows_everything_is_noticed_by_its_silence() {
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
 }
 
+/// Longer on its way than a dead peer is given; nothing is heard meanwhile.
+#[tokio::test]
+async fn a_slow_wire_is_not_taken_for_dead() {
+    let pair = pair().await;
+    let wire = Wire::to(pair.server.address()).await;
+    pair.peers.learn(2, &member(wire.address));
+    wire.set(Mode::Slow);
+    let started = Instant::now();
+    let large = "z".repeat(2_500_000);
+    assert!(pair.ask(&large).await.unwrap() == large);
+    assert!(started.elapsed() > Duration::from_millis(2500), "not slow: {:?}", started.elapsed());
+    assert_eq!(pair.peers.traffic().iter().map(|(_, _, t)| t.connects).sum::<u64>(), 1);
+}
+
 #[tokio::test]
 async fn a_member_that_moves_is_followed() {
     let (before, after) = (pair().await, pair().await);

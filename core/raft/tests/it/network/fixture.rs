@@ -316,6 +316,8 @@ pub enum Mode {
     Through,
     /// Cut the connection after so many more bytes.
     CutAfter(usize),
+    /// A megabyte a second.
+    Slow,
     /// Keep everything back until the mode changes.
     Hold,
     /// Swallow everything, both ways.
@@ -366,8 +368,11 @@ async fn copy(
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let now = *mode.lock().unwrap();
+        if now == Mode::Slow {
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
         let pass = match now {
-            Mode::Through | Mode::Hold => read,
+            Mode::Through | Mode::Slow | Mode::Hold => read,
             Mode::Hole => 0,
             Mode::CutAfter(left) => {
                 *mode.lock().unwrap() = Mode::CutAfter(left.saturating_sub(read));

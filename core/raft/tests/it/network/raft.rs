@@ -1,10 +1,11 @@
 //! openraft's RPCs over the wire.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use coracle_raft::network::{Connection, Dialer};
+use coracle_raft::network::{Connection, Dialer, Reject};
 use coracle_raft::types::{Entry, EntryPayload, Payload, Types, Vote};
 use coracle_store::Timestamp;
 use futures::StreamExt;
@@ -15,7 +16,7 @@ use openraft::raft::{
 };
 use openraft::{RaftNetworkFactory, RaftNetworkV2};
 
-use super::fixture::{FakeSnapshot, Pair, log_id, member, pair};
+use super::fixture::{FakeSnapshot, Myself, Pair, log_id, member, pair, pair_of};
 
 fn option() -> RPCOption {
     RPCOption::new(Duration::from_millis(400))
@@ -160,6 +161,26 @@ async fn votes_and_pre_votes_are_told_apart() {
     let response = client.pre_vote(request.clone(), option()).await.unwrap();
     assert!(!response.vote_granted, "the fake grants no pre-vote; a default implementation would");
     assert_eq!(*pair.node.raft.votes.lock().unwrap(), [request.clone(), request]);
+}
+
+#[tokio::test]
+async fn a_member_removed_meanwhile_is_told_when_it_campaigns() {
+    let removed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_removed = removed.clone();
+    let judge = Myself::judging(2, move |_| match is_removed.load(Ordering::SeqCst) {
+        true => Err(Reject::Removed),
+        false => Ok(()),
+    });
+    let candidate = Myself::new(1);
+    let pair = pair_of(candidate.clone(), judge, None, None).await;
+    let mut client = append_client(&pair).await;
+    let request = VoteRequest::new(Vote::new(5, 1), None);
+    client.pre_vote(request.clone(), option()).await.unwrap();
+    removed.store(true, Ordering::SeqCst);
+    let response = client.pre_vote(request, option()).await;
+    assert!(response.is_err(), "{response:?}");
+    assert_eq!(candidate.refusals(), [(2, Reject::Removed)]);
+    assert_eq!(pair.node.raft.votes.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
