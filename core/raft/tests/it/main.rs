@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod faulty;
+mod network;
 mod node;
 mod snapshot;
 mod wal;
