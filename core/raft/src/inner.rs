@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use coracle_store::{Millis, Program, SessionId, Settings};
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::InitializeError;
 use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::{Config, ServerState, SnapshotPolicy};
 use tokio::task::JoinHandle;
@@ -141,10 +142,12 @@ impl Inner {
         node.spawn_tasks();
         if identity.founder && !node.raft.is_initialized().await.unwrap_or(true) {
             let members: std::collections::BTreeMap<NodeId, Member> = identity.members.into_iter().collect();
-            node.raft
-                .initialize(members)
-                .await
-                .map_err(|error| StartError::Refused(format!("cannot found the cluster: {error}")))?;
+            match node.raft.initialize(members).await {
+                Ok(()) => {}
+                // Another founder was faster, and its vote or its log got here first: the same cluster.
+                Err(error) if matches!(error.api_error(), Some(InitializeError::NotAllowed(_))) => {}
+                Err(error) => return Err(StartError::Refused(format!("cannot found the cluster: {error}"))),
+            }
         }
         Ok(node)
     }
