@@ -122,9 +122,12 @@ async fn pause_a_holder(crew: &mut Crew) -> Result<()> {
         let paused = Instant::now();
         // The next holder's first line is what raises the fence of the file.
         let (_, next_token) = crew.next_holder_above(token).await?;
-        let pause = paused.elapsed();
+        let passed_on = paused.elapsed();
+        tokio::time::sleep_until((paused + TTL + TTL / 4).into()).await;
         crew.resume(holder)?;
-        if crew.has_finished(token) || pause < TTL / 2 {
+        let pause = paused.elapsed();
+        // The session was last renewed up to a third of its ttl before the signal.
+        if crew.has_finished(token) || passed_on < TTL / 2 {
             continue;
         }
         println!(
