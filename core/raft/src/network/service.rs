@@ -33,8 +33,10 @@ pub trait Local: Send + Sync + 'static {
     /// The reason is sent to the peer and the connection closed.
     fn judge(&self, peer: &Hello) -> Result<(), Reject>;
 
-    /// A peer hung up on us and said why. [`Reject::Removed`], [`Reject::RolledBack`] and, in general,
-    /// [`Reject::ForeignCluster`] mean that this node has to stop; the transport itself only retries slowly.
+    /// A peer hung up on us and said why. [`Reject::Removed`] and [`Reject::RolledBack`] mean that this node has to
+    /// stop. [`Reject::ForeignCluster`] alone does not: perhaps it is the peer's address that a stranger has taken, and
+    /// then every member hears the same; believe it if no peer has ever accepted us. The transport itself only
+    /// retries slowly.
     fn refused(&self, by: NodeId, reject: &Reject);
 }
 
