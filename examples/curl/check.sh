@@ -22,9 +22,9 @@ want() {
 	esac
 }
 
-# member NAME JSON: the value of a member, a string or a number.
+# member NAME JSON: the value of the first member of that name, a string or a number.
 member() {
-	echo "$2" | sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p"
+	echo "$2" | tr ',{' '\n\n' | sed -n "s/^\"$1\":\"\{0,1\}\([^\"}]*\).*/\1/p" | head -n 1
 }
 
 # eventually FILE TEXT: the text appears in the file within 10 s.
