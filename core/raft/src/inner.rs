@@ -1,11 +1,13 @@
 //! The parts of a running node and how they are put together.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use coracle_store::{Millis, Program, SessionId, Settings};
+use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::InitializeError;
 use openraft::raft::linearizable_read::LinearizerOption;
@@ -22,7 +24,7 @@ use crate::machine::Machine;
 use crate::members::FOUNDERS;
 use crate::network::{Dialer, Limits, Peers, Server};
 use crate::node::{Circumstance, Figures, Options, Start, StartError, Status};
-use crate::peers::{Door, PeersSeen, RaftDoor};
+use crate::peers::{Door, LEADER_SILENCE, PeersSeen, RaftDoor};
 use crate::read_barrier::ReadBarrier;
 use crate::shared::{Applied, Shared};
 use crate::types::{Member, NodeId, Types};
@@ -60,6 +62,8 @@ pub struct Inner {
     pub proposed: AtomicU64,
     pub failed: AtomicU64,
     pub leader_changes: AtomicU64,
+    /// This node leads and has not heard a majority for longer than any hiccup.
+    majority_lost: AtomicBool,
     pub sessions_expired: AtomicU64,
     pub checkpoint_figures: Arc<CheckpointFigures>,
     server: Mutex<Option<Server>>,
@@ -121,6 +125,7 @@ impl Inner {
             proposed: AtomicU64::default(),
             failed: AtomicU64::default(),
             leader_changes: AtomicU64::default(),
+            majority_lost: AtomicBool::default(),
             sessions_expired: AtomicU64::default(),
             checkpoint_figures: Arc::default(),
             server: Mutex::default(),
@@ -229,10 +234,13 @@ impl Inner {
         self.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The leader to be asked now.
+    /// The leader to be asked now. A leader without a majority is none, though it may call itself so for ever.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
-        self.shared.leader().filter(|leader| *leader == self.id || self.peers_seen.leader_audible())
+        let alone = || self.majority_lost.load(Ordering::Acquire);
+        self.shared.leader().filter(|leader| {
+            if *leader == self.id { !alone() } else { self.peers_seen.leader_audible() }
+        })
     }
 
     #[must_use]
@@ -313,7 +321,7 @@ impl Inner {
 /// Keep the atomics and the address book up to what openraft knows.
 async fn mirror(node: Arc<Inner>) {
     let mut metrics = node.raft.server_metrics();
-    let mut known = None;
+    let (mut known, mut addressed) = (None, BTreeSet::new());
     loop {
         let server = metrics.borrow_watched().clone();
         if server.current_leader != known {
@@ -322,11 +330,13 @@ async fn mirror(node: Arc<Inner>) {
             tracing::info!(leader = known, term = server.vote.leader_id.term, "leader changed");
         }
         node.shared.follow(server.current_leader);
-        let membership = server.membership_config;
-        node.peers_seen.members_are(&membership);
-        for (id, member) in membership.membership().nodes().filter(|(id, _)| **id != node.id) {
+        let membership = server.membership_config.membership();
+        let present: BTreeSet<NodeId> = membership.nodes().map(|(id, _)| *id).filter(|id| *id != node.id).collect();
+        for (id, member) in membership.nodes().filter(|(id, _)| **id != node.id) {
             node.peers.learn(*id, member);
         }
+        addressed.difference(&present).for_each(|gone| node.peers.forget(*gone));
+        addressed = present;
         if server.state == ServerState::Shutdown {
             return;
         }
@@ -343,15 +353,30 @@ async fn mirror(node: Arc<Inner>) {
 async fn sweep(node: Arc<Inner>) {
     let mut tick = tokio::time::interval(SWEEP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut leading_since = None;
     for round in 1_u64.. {
         tick.tick().await;
         let now = Instant::now();
         node.shared.index.expire(now);
         node.shared.revision.expire(now);
-        if round % 50 != 0 {
+        if round % 10 != 0 {
             continue;
         }
         let metrics = node.raft.metrics().borrow_watched().clone();
+        let led = (metrics.state == ServerState::Leader).then_some(metrics.current_term);
+        if leading_since.map(|(term, _)| term) != led {
+            leading_since = led.map(|term| (term, now));
+        }
+        let alone = metrics.membership_config.membership().voter_ids().all(|id| id == node.id);
+        let silence = |since: Instant| match &metrics.last_quorum_acked {
+            Some(heard) => heard.elapsed().min(since.elapsed()),
+            None => since.elapsed(),
+        };
+        let lost = leading_since.is_some_and(|(_, since)| !alone && silence(since) > LEADER_SILENCE);
+        node.majority_lost.store(lost, Ordering::Release);
+        if round % 50 != 0 {
+            continue;
+        }
         if let Err(error) = &metrics.running_state
             && !node.shared.stopping()
         {

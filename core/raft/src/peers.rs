@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,12 +21,12 @@ use crate::network::{
 };
 use crate::node::Circumstance;
 use crate::shared::Shared;
-use crate::types::{LogId, NodeId, SnapshotMeta, StoredMembership, Types, Vote};
+use crate::types::{LogId, NodeId, SnapshotMeta, Types, Vote};
 use crate::wal::Wal;
 
 /// A leader not heard of for this long is not believed to be one. Above the longest election timeout, so that a
 /// healthy cluster never meets it.
-const LEADER_SILENCE: Duration = Duration::from_millis(2000);
+pub const LEADER_SILENCE: Duration = Duration::from_millis(2000);
 /// Time a forwarded question may take here.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -43,8 +43,8 @@ pub struct PeersSeen {
     started: Instant,
     /// When the leader was last heard, in milliseconds since `started`; 0 for never.
     heard: AtomicU64,
-    /// Latest membership known, committed or not.
-    membership: RwLock<StoredMembership>,
+    /// Some member of this cluster has talked to us: we are not the stranger here.
+    met: AtomicBool,
 }
 
 impl PeersSeen {
@@ -55,7 +55,6 @@ impl PeersSeen {
             let (id, index) = line.split_once(' ')?;
             Some((id.parse().ok()?, index.parse().ok()?))
         });
-        let membership = shared.read().membership.clone();
         Self {
             id,
             cluster,
@@ -65,7 +64,7 @@ impl PeersSeen {
             dirty: AtomicBool::new(false),
             started: Instant::now(),
             heard: AtomicU64::new(0),
-            membership: RwLock::new(membership),
+            met: AtomicBool::new(false),
             shared,
         }
     }
@@ -105,10 +104,6 @@ impl PeersSeen {
         }
     }
 
-    pub fn members_are(&self, membership: &StoredMembership) {
-        *self.membership.write().unwrap_or_else(PoisonError::into_inner) = membership.clone();
-    }
-
     /// Write down what peers have acknowledged, if it has changed. Not fsynced: it guards against restored disks,
     /// not against power cuts.
     ///
@@ -125,9 +120,10 @@ impl PeersSeen {
         std::fs::rename(&temporary, &self.file)
     }
 
-    /// Admitted once (its id says at which log index), and no longer in a membership of that age or newer.
+    /// Admitted once (its id says at which log index), and no longer in a membership of that age or newer. Judged by
+    /// what is applied, so committed: a removal that comes to nothing must not stop a node the quorum needs.
     fn removed(&self, peer: NodeId) -> bool {
-        let membership = self.membership.read().unwrap_or_else(PoisonError::into_inner);
+        let membership = self.shared.read().membership.clone();
         let Some(LogId { index, .. }) = *membership.log_id() else { return false };
         membership.membership().get_node(&peer).is_none() && peer < FOUNDERS + index
     }
@@ -151,12 +147,19 @@ impl Local for PeersSeen {
         let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         match acknowledged.get(&peer.from) {
             Some(&seen) if seen > peer.last_log => Err(Reject::RolledBack { seen }),
-            _ => Ok(()),
+            _ => {
+                self.met.store(true, Ordering::Release);
+                Ok(())
+            }
         }
     }
 
     fn refused(&self, by: NodeId, reject: &Reject) {
         match reject {
+            // Somebody else's node at one peer's address is that peer's trouble, unless nobody knows us at all.
+            Reject::ForeignCluster { .. } if self.met.load(Ordering::Acquire) => {
+                tracing::warn!(peer = by, %reject, "a stranger answers at this member's address");
+            }
             Reject::Removed | Reject::RolledBack { .. } | Reject::ForeignCluster { .. } => {
                 self.shared.fail(&format!("refused by member {by}: {reject}"));
             }
