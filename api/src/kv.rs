@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::value::optional_members;
-use crate::{Key, SessionId, Value};
+use crate::{Instant, Key, SessionId, Value};
 
 /// A key with its value and history numbers: what a key-value read answers with `format=json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +122,26 @@ pub struct KvList {
     /// Opaque; `null` on the last page. It pins the revision of the first page.
     #[serde(default)]
     pub next_cursor: Option<String>,
+    pub revision: u64,
+}
+
+/// One kept version of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvVersion {
+    /// Revision of the change.
+    pub revision: u64,
+    pub time: Instant,
+    /// The key as the change left it; null for a delete.
+    pub entry: Option<Entry>,
+}
+
+/// `GET /v1/kv?key=K&history=true`: the versions of one key that are still kept, newest last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvHistory {
+    pub items: Vec<KvVersion>,
+    /// Changes up to this revision may be missing.
+    #[serde(default)]
+    pub compact_revision: u64,
     pub revision: u64,
 }
 

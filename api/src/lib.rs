@@ -29,7 +29,7 @@ pub use frame::{ByeReason, Event, Frame, HoldFrame};
 pub use id::{InvalidSessionId, SessionId};
 pub use instant::{Instant, InvalidInstant};
 pub use key::Key;
-pub use kv::{Deleted, Entry, KvList, Prefix, Put};
+pub use kv::{Deleted, Entry, KvHistory, KvList, KvVersion, Prefix, Put};
 pub use limits::Limits;
 pub use lock::{
     AcquireMany, Acquired, Blocker, Broken, Holder, Lock, LockConfig, LockRef, Mode, Released, Renewed,
@@ -43,5 +43,5 @@ pub use session::{
 };
 pub use size::{ByteSize, InvalidByteSize};
 pub use span::{InvalidSpan, Span};
-pub use txn::{Compare, Condition, Operation, OperationResult, Txn, TxnResult};
+pub use txn::{Compare, Comparison, Condition, Operation, OperationResult, Txn, TxnResult};
 pub use value::{InvalidValue, OCTET_STREAM, TEXT, Value, is_json};

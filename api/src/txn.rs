@@ -43,6 +43,20 @@ pub enum Condition {
     Version(u64),
     /// The bytes are equal; content types are not compared.
     Value(Bytes),
+    /// A number or the bytes compared otherwise: `{"key":"a","version":3,"is":"greater"}` asks for a version above 3.
+    /// Not for [`Condition::Exists`].
+    Is(Comparison, Box<Condition>),
+}
+
+/// How what is stored shall stand to what is given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Comparison {
+    #[default]
+    Equal,
+    NotEqual,
+    Less,
+    Greater,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -67,6 +81,8 @@ struct CompareWire {
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    is: Option<Comparison>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     held: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<u64>,
@@ -82,7 +98,12 @@ impl From<Compare> for CompareWire {
             Compare::Session { session } => wire.session = Some(session),
             Compare::Key { key, condition } => {
                 (wire.key, wire.key_base64) = key.to_members();
+                let mut condition = condition;
+                while let Condition::Is(is, of) = condition {
+                    (wire.is, condition) = (Some(is), *of);
+                }
                 match condition {
+                    Condition::Is(..) => {}
                     Condition::Exists(exists) => wire.exists = Some(exists),
                     Condition::CreateRevision(revision) => wire.create_revision = Some(revision),
                     Condition::ModRevision(revision) => wire.mod_revision = Some(revision),
@@ -102,7 +123,7 @@ impl TryFrom<CompareWire> for Compare {
 
     fn try_from(wire: CompareWire) -> Result<Self, String> {
         let CompareWire { key, key_base64, held, token, session, .. } = wire;
-        let has_content_type = wire.content_type.is_some();
+        let has_stray = wire.content_type.is_some() || wire.is.is_some();
         let bytes = Value::from_optional_members((wire.value, wire.value_base64, wire.content_type))
             .map_err(|error| error.to_string())?
             .map(|value| value.bytes);
@@ -118,15 +139,18 @@ impl TryFrom<CompareWire> for Compare {
         .collect();
         match (Key::from_members(key, key_base64)?, held, token, session, conditions.pop()) {
             (Some(key), None, None, None, Some(condition)) if conditions.is_empty() => {
+                let condition = match (wire.is, condition) {
+                    (None, condition) => condition,
+                    (Some(_), Condition::Exists(_)) => return Err("exists does not take is".to_owned()),
+                    (Some(is), condition) => Condition::Is(is, Box::new(condition)),
+                };
                 Ok(Self::Key { key, condition })
             }
             (Some(_), None, None, None, _) => Err("a compare of a key takes exactly one of exists, \
                                                    create_revision, mod_revision, version, value"
                 .to_owned()),
-            (None, Some(claim), Some(token), None, None) if !has_content_type => {
-                Ok(Self::Held { claim, token })
-            }
-            (None, None, None, Some(session), None) if !has_content_type => Ok(Self::Session { session }),
+            (None, Some(claim), Some(token), None, None) if !has_stray => Ok(Self::Held { claim, token }),
+            (None, None, None, Some(session), None) if !has_stray => Ok(Self::Session { session }),
             _ => Err("a compare is {key and one condition}, {held, token} or {session}".to_owned()),
         }
     }

@@ -41,6 +41,9 @@ fn kv() {
         r#"{"items":[{"key":"a","create_revision":1,"mod_revision":1,"version":1}],"prefixes":[{"prefix":"app/"},{"prefix_base64":"/y8="}],"count":7,"next_cursor":"c1","revision":44}"#,
     );
     golden::<KvList>(r#"{"items":[],"next_cursor":null,"revision":44}"#);
+    golden::<KvHistory>(
+        r#"{"items":[{"revision":1,"time":"2026-11-22T05:40:11Z","entry":{"key":"a","create_revision":1,"mod_revision":1,"version":1}},{"revision":2,"time":"2026-11-22T05:40:12Z","entry":null}],"compact_revision":0,"revision":44}"#,
+    );
     golden::<Page<Lock>>(r#"{"items":[],"next_cursor":null,"revision":44}"#);
     refused::<Entry>(r#"{"create_revision":1,"mod_revision":1,"version":1}"#, "key is missing");
 }
