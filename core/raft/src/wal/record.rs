@@ -144,6 +144,12 @@ pub struct Record<'a> {
     pub size: usize,
 }
 
+/// Whether a record could begin at the front of `bytes`, as far as that can be told from a glance.
+#[must_use]
+pub fn may_start(bytes: &[u8]) -> bool {
+    bytes.get(8).is_none_or(|kind| Kind::from_byte(*kind).is_some())
+}
+
 /// The record at the front of `bytes`, if there is a whole and valid one of this segment.
 #[must_use]
 pub fn parse(bytes: &[u8], seed: u32) -> Option<Record<'_>> {

@@ -16,6 +16,7 @@ use super::index::Index;
 use super::record::{self, ALIGN, Change};
 use super::segment::{self, End, HEADER, Header, SPARE, Scan, Segment, Spare};
 use super::tail::Tail;
+use super::writer::{ZEROS, length};
 use super::{Options, Recovered, Stamp, WalError};
 use crate::codec;
 use crate::files::Files;
@@ -158,14 +159,13 @@ impl Replay {
             self.record(&record, keep).map_err(|what| corrupt(&segment.path, self.end.offset, what))?;
             self.synced = record.synced;
             self.end.crc = record.crc;
-            self.end.offset +=
-                u32::try_from(record.size).map_err(|_| corrupt(&segment.path, self.end.offset, "length"))?;
+            self.end.offset += length(record.size);
         }
     }
 
     fn record(&mut self, record: &record::Record<'_>, keep: bool) -> Result<(), &'static str> {
         let change = Change::decode(record.kind, record.body).map_err(|e| e.0)?;
-        let end = self.end.offset + u32::try_from(record.size).map_err(|_| "length")?;
+        let end = self.end.offset + length(record.size);
         if !self.index.apply(&change, self.end.offset, end) {
             return Err("entries are out of order");
         }
@@ -188,17 +188,28 @@ impl Replay {
         let Some(segment) = &self.last else { return Ok(Ending::default()) };
         let read = |e| WalError::io("read", &segment.path, e);
         let end = self.end.offset;
-        let rest = Scan::new(segment).map_err(read)?.rest(end).map_err(read)?;
+        let mut scan = Scan::new(segment).map_err(read)?;
         let mut leftovers = None;
-        for at in (0..rest.len()).step_by(ALIGN) {
-            let Some(record) = record::parse(&rest[at..], segment.seed) else { continue };
-            if record.synced > end {
-                let what = "a record is broken, yet a later one proves that it had been synced";
-                return Err(corrupt(&segment.path, end, what));
+        let mut page = vec![0; ZEROS.len()];
+        let mut start = end;
+        loop {
+            let count = segment.file.read_at(&mut page, u64::from(start)).map_err(read)?;
+            if count == 0 {
+                break;
             }
-            let behind =
-                u32::try_from(at + record.size).map_err(|_| corrupt(&segment.path, end, "length"))?;
-            leftovers = Some((end, end + behind));
+            let page = &page[..count];
+            let starts = (0..count).step_by(ALIGN).filter(|at| record::may_start(&page[*at..]));
+            // Most of it is zeros that were written ahead.
+            for at in starts.take(if page == &ZEROS[..count] { 0 } else { count }) {
+                let offset = start + length(at);
+                let Some(record) = scan.record_at(offset).map_err(read)? else { continue };
+                if record.synced > end {
+                    let what = "a record is broken, yet a later one proves that it had been synced";
+                    return Err(corrupt(&segment.path, end, what));
+                }
+                leftovers = Some((end, offset + length(record.size)));
+            }
+            start += length(count);
         }
         let last_batch = (self.synced < end).then_some((self.synced, end));
         Ok(Ending { last_batch, leftovers })

@@ -230,15 +230,6 @@ impl<'a> Scan<'a> {
         Ok(record::parse(self.from(offset), self.segment.seed))
     }
 
-    /// Every byte from `offset` to the end of the file.
-    pub fn rest(&mut self, offset: u32) -> io::Result<Vec<u8>> {
-        let length = usize::try_from(self.length.saturating_sub(u64::from(offset))).unwrap_or(0);
-        let mut bytes = vec![0; length];
-        let read = self.segment.file.read_at(&mut bytes, u64::from(offset))?;
-        bytes.truncate(read);
-        Ok(bytes)
-    }
-
     fn from(&self, offset: u64) -> &[u8] {
         &self.window[usize::try_from(offset - self.start).expect("inside the window")..]
     }

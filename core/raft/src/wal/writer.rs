@@ -17,7 +17,7 @@ use super::segment::{End, HEADER, Header, Segment, Spare, spare_path};
 use super::{Options, Stamp, recovery};
 use crate::files::{self, Files};
 
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+pub static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// Everything the thread owns.
 pub struct Writer {
@@ -357,7 +357,7 @@ impl Writer {
 }
 
 /// Offsets within a segment fit in 32 bits: records are checked against its size when they are queued.
-fn length(bytes: usize) -> u32 {
+pub fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("a segment is below 4 GiB")
 }
 
