@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use coracle_store::checkpoint::{Row, Table};
 use redb::{
-    ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
     WriteTransaction,
 };
 
@@ -19,6 +19,9 @@ const ABOUT: Definition = TableDefinition::new("about");
 const ABOUT_SEED: u8 = 0xff;
 const FORMAT_KEY: &[u8] = b"format";
 const POSITION_KEY: &[u8] = b"position";
+/// There only between the parts of a write; never on disk, unless redb makes a part durable on its own.
+const UNFINISHED_KEY: &[u8] = b"unfinished";
+const PAGE_BYTES: usize = 4096;
 /// Bytes behind each value: CRC32C over table, key length, key and value.
 const SEAL: usize = 4;
 
@@ -55,18 +58,36 @@ fn unseal<'a>(table: u8, key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
     (*seal == checksum(table, key, value)).then_some(value)
 }
 
+/// Table, key and value.
+pub(crate) type RowRef<'a> = (Table, &'a [u8], &'a [u8]);
+
 /// Rows in table and key order that can be taken one at a time.
 pub(crate) trait Rows {
     /// The next row, or none at the (verified) end.
-    fn next(&mut self) -> Result<Option<(Table, &[u8], &[u8])>, Error>;
+    fn next(&mut self) -> Result<Option<RowRef<'_>>, Error>;
 }
 
+/// One file. redb writes a page twice, and reads it once more, if the page leaves the write buffer (half of the
+/// cache) before its transaction ends. So a long write goes in parts: transactions that are not durable, and a last
+/// one that makes them durable all at once. Between parts the caller must let no [`View`] begin.
 pub(super) struct Database {
     redb: redb::Database,
     pub(super) path: PathBuf,
+    /// Pages a part may dirty.
+    part_pages: usize,
+}
+
+/// Pages a row of so many bytes may dirty, its share of the branches aside.
+fn pages(key: &[u8], value: Option<&[u8]>) -> usize {
+    1 + (key.len() + value.map_or(0, <[u8]>::len)) / PAGE_BYTES
 }
 
 impl Database {
+    fn new(redb: redb::Database, path: PathBuf, options: Options) -> Self {
+        // A quarter of the cache; the rest of the write buffer is for branches and the lists of freed pages.
+        Self { redb, path, part_pages: (options.cache_bytes / 4 / PAGE_BYTES).max(1) }
+    }
+
     /// A new file with no rows, durable.
     pub(super) fn create(path: PathBuf, options: Options, storage: &dyn Storage) -> Result<Self, Error> {
         let _ = std::fs::remove_file(&path);
@@ -75,7 +96,7 @@ impl Database {
             .set_cache_size(options.cache_bytes)
             .create_with_backend(Paced::new(file, options.unsynced_bytes))
             .map_err(Error::redb("create", &path))?;
-        let database = Self { redb, path };
+        let database = Self::new(redb, path, options);
         let txn = database.begin()?;
         database.put_about(&txn, FORMAT_KEY, &FORMAT.to_le_bytes())?;
         database.put_about(&txn, POSITION_KEY, &Position::default().encode())?;
@@ -96,7 +117,7 @@ impl Database {
             .set_check_integrity_on_open(true)
             .create_with_backend(Paced::new(file, options.unsynced_bytes))
             .map_err(Error::redb("open", &path))?;
-        Ok(Self { redb, path })
+        Ok(Self::new(redb, path, options))
     }
 
     fn begin(&self) -> Result<WriteTransaction, Error> {
@@ -112,6 +133,28 @@ impl Database {
         txn.commit().map_err(Error::redb("commit", &self.path))
     }
 
+    /// End a part that is not the last.
+    fn commit_part(&self, mut txn: WriteTransaction, first: bool) -> Result<WriteTransaction, Error> {
+        if first {
+            self.put_about(&txn, UNFINISHED_KEY, &[])?;
+        }
+        txn.set_two_phase_commit(false);
+        txn.set_quick_repair(false);
+        txn.set_durability(Durability::None).map_err(|e| Error::damaged(&self.path, "commit", &e))?;
+        self.commit(txn)?;
+        self.begin()
+    }
+
+    /// End the last part, and make all of them durable.
+    fn commit_last(&self, txn: WriteTransaction, position: &Position) -> Result<(), Error> {
+        {
+            let mut about = txn.open_table(ABOUT).map_err(Error::redb("write about", &self.path))?;
+            about.remove(UNFINISHED_KEY).map_err(Error::redb("write about", &self.path))?;
+        }
+        self.put_about(&txn, POSITION_KEY, &position.encode())?;
+        self.commit(txn)
+    }
+
     fn put_about(&self, txn: &WriteTransaction, key: &[u8], value: &[u8]) -> Result<(), Error> {
         let mut sealed = Vec::new();
         seal(&mut sealed, ABOUT_SEED, key, value);
@@ -123,23 +166,39 @@ impl Database {
     /// Write and remove rows, all or none, durably. Rows of one table should stand together and in key order:
     /// neighbours share a page.
     pub(super) fn write(&self, rows: &[Row], position: &Position) -> Result<(), Error> {
-        let txn = self.begin()?;
+        let mut txn = self.begin()?;
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let mut dirty = 0;
+            let fits = rest.iter().take_while(|row| {
+                dirty += pages(&row.key, row.value.as_deref());
+                dirty <= self.part_pages
+            });
+            let (part, later) = rest.split_at(fits.count().max(1));
+            self.put(&txn, part)?;
+            if !later.is_empty() {
+                txn = self.commit_part(txn, rest.len() == rows.len())?;
+            }
+            rest = later;
+        }
+        self.commit_last(txn, position)
+    }
+
+    fn put(&self, txn: &WriteTransaction, rows: &[Row]) -> Result<(), Error> {
         let mut sealed = Vec::new();
         for group in rows.chunk_by(|a, b| a.table == b.table) {
             let Some(Row { table, .. }) = group.first() else { continue };
-            let fail = || Error::redb("write", &self.path);
             let mut open = txn.open_table(definition(*table)).map_err(Error::redb("write", &self.path))?;
             for row in group {
                 if let Some(value) = &row.value {
                     seal(&mut sealed, row.table as u8, &row.key, value);
-                    open.insert(&*row.key, &*sealed).map_err(fail())?;
+                    open.insert(&*row.key, &*sealed).map_err(Error::redb("write", &self.path))?;
                 } else {
-                    open.remove(&*row.key).map_err(fail())?;
+                    open.remove(&*row.key).map_err(Error::redb("write", &self.path))?;
                 }
             }
         }
-        self.put_about(&txn, POSITION_KEY, &position.encode())?;
-        self.commit(txn)
+        Ok(())
     }
 
     /// Fill a new, empty file from rows in order, durably, showing each row to `each` on its way.
@@ -149,29 +208,38 @@ impl Database {
         position: &Position,
         mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let txn = self.begin()?;
+        let mut txn = self.begin()?;
+        let mut first = true;
         let mut sealed = Vec::new();
         let mut row = rows.next()?;
         while let Some((table, ..)) = row {
-            let mut open = txn.open_table(definition(table)).map_err(Error::redb("fill", &self.path))?;
-            // Appending at a cursor costs half of inserting by key.
-            let mut end =
-                open.upper_bound_mut(Bound::Unbounded::<&[u8]>).map_err(Error::redb("fill", &self.path))?;
-            while let Some((same, key, value)) = row
-                && same == table
+            let mut bytes = 0;
             {
-                each(table, key, value)?;
-                seal(&mut sealed, table as u8, key, value);
-                end.insert_before(key, &*sealed).map_err(|e| match e {
-                    redb::CursorError::Storage(e) => Error::redb("fill", &self.path)(e),
-                    e => Error::damaged(&self.path, name(table), e),
-                })?;
-                row = rows.next()?;
+                let mut open = txn.open_table(definition(table)).map_err(Error::redb("fill", &self.path))?;
+                // Appending at a cursor costs half of inserting by key.
+                let mut end = open
+                    .upper_bound_mut(Bound::Unbounded::<&[u8]>)
+                    .map_err(Error::redb("fill", &self.path))?;
+                while let Some((same, key, value)) = row
+                    && same == table
+                    && bytes / PAGE_BYTES < self.part_pages
+                {
+                    bytes += key.len() + value.len();
+                    each(table, key, value)?;
+                    seal(&mut sealed, table as u8, key, value);
+                    end.insert_before(key, &*sealed).map_err(|e| match e {
+                        redb::CursorError::Storage(e) => Error::redb("fill", &self.path)(e),
+                        e => Error::damaged(&self.path, name(table), &e),
+                    })?;
+                    row = rows.next()?;
+                }
+                end.close().map_err(Error::redb("fill", &self.path))?;
             }
-            end.close().map_err(Error::redb("fill", &self.path))?;
+            if row.is_some() {
+                txn = self.commit_part(txn, std::mem::take(&mut first))?;
+            }
         }
-        self.put_about(&txn, POSITION_KEY, &position.encode())?;
-        self.commit(txn)
+        self.commit_last(txn, position)
     }
 
     /// What the last commit left, unmoved by later ones.
@@ -205,8 +273,11 @@ impl View {
         if found > FORMAT {
             return Err(Error::Newer { file: path, found, known: FORMAT });
         }
+        if about.get(UNFINISHED_KEY).map_err(Error::redb("about", &path))?.is_some() {
+            return Err(Error::damaged(&path, "about", "a write was not finished"));
+        }
         let position =
-            Position::decode(&field(POSITION_KEY)?).map_err(|e| Error::damaged(&path, "about", e))?;
+            Position::decode(&field(POSITION_KEY)?).map_err(|e| Error::damaged(&path, "about", &e))?;
         Ok(Self { txn, path, position })
     }
 

@@ -72,7 +72,7 @@ impl Error {
         }
     }
 
-    pub(crate) fn damaged(file: &Path, place: &str, reason: impl ToString) -> Self {
+    pub(crate) fn damaged(file: &Path, place: &str, reason: &(impl fmt::Display + ?Sized)) -> Self {
         Self::Damaged { file: file.to_owned(), place: place.to_owned(), reason: reason.to_string() }
     }
 
@@ -85,13 +85,13 @@ impl Error {
             redb::Error::DatabaseAlreadyOpen => Self::Locked { file: file.to_owned() },
             redb::Error::Io(e) => match e.kind() {
                 // redb's own words for a file that is not a database, or ends too early.
-                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::damaged(file, action, e),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::damaged(file, action, &e),
                 _ => Self::io(action, file)(e),
             },
             e @ (redb::Error::PreviousIo | redb::Error::LockPoisoned(_) | redb::Error::DatabaseClosed) => {
                 Self::Io { action, file: file.to_owned(), source: io::Error::other(e) }
             }
-            e => Self::damaged(file, action, e),
+            e => Self::damaged(file, action, &e),
         }
     }
 }

@@ -20,12 +20,12 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use coracle_store::checkpoint::{Row, Table};
 
-use self::database::Database;
-pub(crate) use self::database::{Rows, name};
+use self::database::{Database, View};
+pub(crate) use self::database::{RowRef, Rows, name};
 pub use self::error::Error;
 pub use self::position::Position;
 pub use self::staged::Staged;
@@ -47,7 +47,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 16 * 1024 * 1024, unsynced_bytes: 32 * 1024 * 1024 }
+        Self { cache_bytes: 16 * 1024 * 1024, unsynced_bytes: 8 * 1024 * 1024 }
     }
 }
 
@@ -58,6 +58,8 @@ pub struct Checkpoint {
     storage: Arc<dyn Storage>,
     /// Held through a write and a replacement; readers do not take it.
     writing: Mutex<()>,
+    /// Held (for writing) between the parts of a write, and for reading while a view begins.
+    parts: RwLock<()>,
     live: Mutex<Live>,
     next: AtomicU64,
 }
@@ -108,6 +110,7 @@ impl Checkpoint {
             options,
             storage,
             writing: Mutex::new(()),
+            parts: RwLock::new(()),
             live: Mutex::new(live),
             next: AtomicU64::new(number + 1),
         };
@@ -130,6 +133,7 @@ impl Checkpoint {
         let _writing = lock(&self.writing);
         let database = self.database()?;
         self.forwards(position)?;
+        let _parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
         if let Err(e) = database.write(rows, position) {
             // redb accepts nothing after a failed commit: forget the handle and open the file again next time.
             lock(&self.live).database = None;
@@ -170,11 +174,17 @@ impl Checkpoint {
         start: impl FnOnce(&Position) -> Result<(), Error>,
         mut f: impl FnMut(&Path, Table, &[u8], &[u8]) -> Result<(), Error>,
     ) -> Result<Position, Error> {
-        let database = self.database()?;
-        let view = database.view()?;
+        let (database, view) = {
+            let _parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+            let database = self.database()?;
+            let view = database.view()?;
+            (database, view)
+        };
         start(&view.position)?;
         view.each(|table, key, value| f(view.path(), table, key, value))?;
-        Ok(view.position)
+        let View { position, .. } = view;
+        drop(database);
+        Ok(position)
     }
 
     fn database(&self) -> Result<Arc<Database>, Error> {

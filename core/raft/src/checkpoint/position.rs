@@ -26,7 +26,7 @@ impl Position {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.put_u128_le(self.cluster);
-        codec::put_option(&mut out, self.applied.as_ref(), |out, id| codec::put_log_id(out, id));
+        codec::put_option(&mut out, self.applied.as_ref(), codec::put_log_id);
         codec::put_stored_membership(&mut out, &self.membership);
         out
     }

@@ -12,7 +12,7 @@ use super::{Checkpoint, Error, Position};
 use crate::types::LogId;
 
 /// How long to wait before a write that found the disk full is tried again.
-const FULL_RETRY: Duration = Duration::from_millis(1000);
+const FULL_RETRY: Duration = Duration::from_secs(1);
 const FULL_RETRY_STEP: Duration = Duration::from_millis(50);
 
 struct Job {
@@ -92,8 +92,11 @@ impl Checkpointer {
 fn run(checkpoint: &Checkpoint, queue: &mpsc::Receiver<Job>, shared: &Shared) {
     let mut failed = false;
     for job in queue {
-        let result =
-            if failed { Err(Error::Stopped) } else { write(checkpoint, (job.rows)(), &job.position, shared) };
+        let result = if failed {
+            Err(Error::Stopped)
+        } else {
+            write(checkpoint, &(job.rows)(), &job.position, shared)
+        };
         // Rows outdated by an installed snapshot are no failure: their effects are in it.
         failed |= matches!(&result, Err(e) if !matches!(e, Error::Backwards { .. }));
         shared.pending.fetch_sub(1, Ordering::AcqRel);
@@ -103,12 +106,12 @@ fn run(checkpoint: &Checkpoint, queue: &mpsc::Receiver<Job>, shared: &Shared) {
 
 fn write(
     checkpoint: &Checkpoint,
-    rows: Vec<Row>,
+    rows: &[Row],
     position: &Position,
     shared: &Shared,
 ) -> Result<Option<LogId>, Error> {
     loop {
-        let result = checkpoint.write(&rows, position);
+        let result = checkpoint.write(rows, position);
         let full = matches!(result, Err(Error::Full { .. }));
         // A reader (a snapshot being spooled) may still hold the file that has to be opened again.
         let held = matches!(result, Err(Error::Locked { .. }));

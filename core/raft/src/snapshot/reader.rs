@@ -1,5 +1,6 @@
 //! Reads a snapshot file and believes nothing in it before it is checked.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use super::format::{
     CHUNK, CHUNK_BYTES_MAX, CHUNK_HEAD, Counts, FOOTER, FOOTER_BYTES, FORMAT, HEADER, MAGIC,
     POSITION_BYTES_MAX, ROW_HEAD, TABLES, chunk_crc,
 };
-use crate::checkpoint::{Error, Position, Rows};
+use crate::checkpoint::{Error, Position, RowRef, Rows};
 use crate::codec::Input;
 
 /// The rows of a snapshot file. The end is reported only after footer, counts and hash have been verified: until
@@ -65,7 +66,7 @@ impl Reader {
         Ok((self.position, self.counts))
     }
 
-    fn damaged(&self, reason: impl ToString) -> Error {
+    fn damaged(&self, reason: &(impl Display + ?Sized)) -> Error {
         Error::Snapshot { file: self.path.clone(), offset: self.offset, reason: reason.to_string() }
     }
 
@@ -82,14 +83,14 @@ impl Reader {
         let mut header = vec![0; HEADER];
         self.take(&mut header)?;
         let mut input = Input(&header);
-        if input.bytes(MAGIC.len()).map_err(|e| self.damaged(e))? != MAGIC {
+        if input.bytes(MAGIC.len()).map_err(|e| self.damaged(&e))? != MAGIC {
             return Err(self.damaged("not a snapshot"));
         }
-        let found = input.u32().map_err(|e| self.damaged(e))?;
+        let found = input.u32().map_err(|e| self.damaged(&e))?;
         if found > FORMAT {
             return Err(Error::Newer { file: self.path.clone(), found, known: FORMAT });
         }
-        let length = input.u32().map_err(|e| self.damaged(e))? as usize;
+        let length = input.u32().map_err(|e| self.damaged(&e))? as usize;
         if length > POSITION_BYTES_MAX {
             return Err(self.damaged("position too long"));
         }
@@ -100,7 +101,7 @@ impl Reader {
             return Err(self.damaged("wrong checksum of the header"));
         }
         self.hash.update(&header);
-        Position::decode(&body[HEADER..]).map_err(|e| self.damaged(e))
+        Position::decode(&body[HEADER..]).map_err(|e| self.damaged(&e))
     }
 
     /// Read the next chunk, or verify the footer and the end.
@@ -131,7 +132,7 @@ impl Reader {
         self.hash.update(&bytes);
         self.chunk.resize(raw, 0);
         let unpacked =
-            lz4_flex::block::decompress_into(&bytes, &mut self.chunk).map_err(|e| self.damaged(e))?;
+            lz4_flex::block::decompress_into(&bytes, &mut self.chunk).map_err(|e| self.damaged(&e))?;
         if unpacked != raw || raw == 0 {
             return Err(self.damaged("wrong length of a chunk"));
         }
@@ -150,14 +151,14 @@ impl Reader {
             return Err(self.damaged("wrong checksum of the footer"));
         }
         let mut input = Input(&body[4..]);
-        let mut expected = Counts { chunks: input.u64().map_err(|e| self.damaged(e))?, rows: [0; TABLES] };
+        let mut expected = Counts { chunks: input.u64().map_err(|e| self.damaged(&e))?, rows: [0; TABLES] };
         for rows in &mut expected.rows {
-            *rows = input.u64().map_err(|e| self.damaged(e))?;
+            *rows = input.u64().map_err(|e| self.damaged(&e))?;
         }
         if expected != self.counts {
             return Err(self.damaged("wrong number of rows"));
         }
-        if input.u128().map_err(|e| self.damaged(e))? != self.hash.digest128() {
+        if input.u128().map_err(|e| self.damaged(&e))? != self.hash.digest128() {
             return Err(self.damaged("wrong hash"));
         }
         if self.offset != self.length {
@@ -170,13 +171,13 @@ impl Reader {
     /// Bounds of the next row in the chunk: table, end of key, end of value.
     fn row(&self) -> Result<(Table, usize, usize), Error> {
         let mut input = Input(&self.chunk[self.at..]);
-        let table = input.u8().map_err(|e| self.damaged(e))?;
+        let table = input.u8().map_err(|e| self.damaged(&e))?;
         let table = Table::ALL
             .into_iter()
             .find(|t| *t as u8 == table)
             .ok_or_else(|| self.damaged("unknown table"))?;
-        let key = input.u32().map_err(|e| self.damaged(e))? as usize;
-        let value = input.u32().map_err(|e| self.damaged(e))? as usize;
+        let key = input.u32().map_err(|e| self.damaged(&e))? as usize;
+        let value = input.u32().map_err(|e| self.damaged(&e))? as usize;
         if key.saturating_add(value) > input.0.len() {
             return Err(self.damaged("row longer than its chunk"));
         }
@@ -186,7 +187,7 @@ impl Reader {
 }
 
 impl Rows for Reader {
-    fn next(&mut self) -> Result<Option<(Table, &[u8], &[u8])>, Error> {
+    fn next(&mut self) -> Result<Option<RowRef<'_>>, Error> {
         while self.at == self.chunk.len() {
             if !self.ended {
                 self.advance()?;

@@ -353,7 +353,7 @@ fn a_damaged_database_is_never_served() {
         let good = fs::read(&file).unwrap();
         let used = good.len() - good.iter().rev().take_while(|byte| **byte == 0).count();
         // Densely over the header, then with a prime stride over all pages.
-        for offset in (0..320).step_by(11).chain((320..used).step_by(3001)) {
+        for offset in (0..320).step_by(11).chain((320..used).step_by(used / 60)) {
             let mut bytes = good.clone();
             bytes[offset] ^= 1 << (offset % 8);
             fs::write(&file, bytes).unwrap();
@@ -374,11 +374,11 @@ fn a_damaged_database_is_never_served() {
                     );
                     refused += 1;
                 }
-                Err(_) => panic!("{name}: flip at {offset} panicked"),
+                Err(_caught) => panic!("{name}: flip at {offset} panicked"),
             }
         }
     }
-    assert!(refused > 40, "refused={refused} unharmed={unharmed}");
+    assert!(refused > 10, "refused={refused} unharmed={unharmed}");
 }
 
 fn wait<T>(receiver: &mpsc::Receiver<T>) -> T {
@@ -439,9 +439,21 @@ fn stopping_writes_what_was_submitted() {
 /// The power goes at every single operation of two commits, and unsynced writes arrive, get lost or tear.
 #[test]
 fn power_loss_at_any_operation_leaves_one_commit_or_the_other() {
+    lose_power_everywhere(Options::default(), 1, 10);
+}
+
+/// The same with a cache so small that every write goes in many parts.
+#[test]
+fn power_loss_between_the_parts_of_a_write_leaves_one_commit_or_the_other() {
+    lose_power_everywhere(Options { cache_bytes: 64 * 1024, ..Options::default() }, 3, 20);
+}
+
+/// At every `step`th operation, which must be more than `operations_min`.
+fn lose_power_everywhere(options: Options, step: u64, operations_min: u64) {
     let first = sample(40);
-    let second = [put(Table::Keys, "key/000003", &[3; 5000]), remove(Table::Keys, "key/000004")];
-    let third = [put(Table::Head, "", b"third"), put(Table::Changes, "2", &[9; 9000])];
+    let mut second: Vec<_> = (0..25).map(|i| put(Table::Keys, &format!("key/{i:06}"), &[i; 900])).collect();
+    second.extend([remove(Table::Keys, "key/000030"), put(Table::Changes, "2", &[3; 5000])]);
+    let third = vec![put(Table::Head, "", b"third"), put(Table::Changes, "3", &[9; 9000])];
     let mut states = vec![(Rows::new(), Position::default()), (rows_of(&first), at(1))];
     for (changes, position) in [(&second, at(2)), (&third, at(3))] {
         let mut rows = states.last().unwrap().0.clone();
@@ -459,8 +471,7 @@ fn power_loss_at_any_operation_leaves_one_commit_or_the_other() {
     loop {
         let dir = TempDir::new().unwrap();
         let disk = Faulty::new();
-        let (checkpoint, _) =
-            Checkpoint::open_on(Arc::new(Disk(disk.clone())), dir.path(), Options::default()).unwrap();
+        let (checkpoint, _) = Checkpoint::open_on(Arc::new(Disk(disk.clone())), dir.path(), options).unwrap();
         checkpoint.write(&first, &at(1)).unwrap();
         disk.power.store(operations, Ordering::Relaxed);
         let acknowledged = match checkpoint.write(&second, &at(2)) {
@@ -482,9 +493,28 @@ fn power_loss_at_any_operation_leaves_one_commit_or_the_other() {
         if acknowledged == 3 {
             break;
         }
-        operations += 1;
+        operations += step;
     }
-    assert!(operations > 10 && outcomes[0] > 0, "{operations} {outcomes:?}");
+    assert!(operations > operations_min && outcomes[0] > 0, "{operations} {outcomes:?}");
+}
+
+/// redb would make parts durable on its own when it is closed between them; whoever opens that must notice.
+#[test]
+fn a_part_of_a_write_is_never_taken_for_the_whole() {
+    let dir = TempDir::new().unwrap();
+    let (checkpoint, _) = open(dir.path()).unwrap();
+    checkpoint.write(&sample(10), &at(1)).unwrap();
+    drop(checkpoint);
+    let redb = redb::Database::open(dir.path().join("state-1.redb")).unwrap();
+    let txn = redb.begin_write().unwrap();
+    txn.open_table(redb::TableDefinition::<&[u8], &[u8]>::new("about"))
+        .unwrap()
+        .insert(&b"unfinished"[..], &b""[..])
+        .unwrap();
+    txn.commit().unwrap();
+    drop(redb);
+    let error = error(open(dir.path()));
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
 }
 
 #[test]
@@ -566,21 +596,24 @@ fn change() -> impl Strategy<Value = Row> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     /// Any deltas, with and without a restart in between, read back like a map.
     #[test]
-    fn deltas_add_up(deltas in prop::collection::vec((prop::collection::vec(change(), 0..40), any::<bool>()), 1..8)) {
+    fn deltas_add_up(deltas in prop::collection::vec((prop::collection::vec(change(), 0..40), any::<bool>()), 1..8),
+        cache_bytes in prop::sample::select(vec![0, 64 * 1024, 16 * 1024 * 1024])) {
+        // From parts of one page each to one part for all.
+        let options = Options { cache_bytes, ..Options::default() };
         let dir = TempDir::new().unwrap();
         let mut expected = Rows::new();
-        let (mut checkpoint, _) = open(dir.path()).unwrap();
+        let (mut checkpoint, _) = Checkpoint::open(dir.path(), options).unwrap();
         for (index, (delta, restart)) in (1..).zip(&deltas) {
             checkpoint.write(delta, &at(index)).unwrap();
             apply(&mut expected, delta);
             if *restart {
                 drop(checkpoint);
                 let position;
-                (checkpoint, position) = open(dir.path()).unwrap();
+                (checkpoint, position) = Checkpoint::open(dir.path(), options).unwrap();
                 prop_assert_eq!(position, at(index));
             }
             prop_assert_eq!(&load(&checkpoint).unwrap(), &expected);

@@ -84,8 +84,8 @@ fn a_snapshot_carries_every_row_and_the_position_to_another_node() {
     assert_eq!(snapshot.meta().last_membership, at(70).membership);
 
     let receiver = Node::with(&[put(Table::Keys, "vanishes", b"with the old state")], &at(20));
-    let received = receiver.receive(&bytes_of(&snapshot)).unwrap();
-    assert_eq!(install(&receiver, &received).unwrap(), rows_of(&rows));
+    let arrived = receiver.receive(&bytes_of(&snapshot)).unwrap();
+    assert_eq!(install(&receiver, &arrived).unwrap(), rows_of(&rows));
     assert_eq!(receiver.checkpoint.position(), at(70));
     assert_eq!(load(&receiver.checkpoint).unwrap(), rows_of(&rows));
     assert_eq!(receiver.state_files(), ["CURRENT", "state-2.redb"]);
@@ -104,8 +104,8 @@ fn an_empty_state_makes_a_snapshot() {
     let sender = Node::with(&[], &at(1));
     let snapshot = sender.spool.build(&sender.checkpoint, None).unwrap();
     let receiver = Node::new();
-    let received = receiver.receive(&bytes_of(&snapshot)).unwrap();
-    assert_eq!(install(&receiver, &received).unwrap(), Rows::new());
+    let arrived = receiver.receive(&bytes_of(&snapshot)).unwrap();
+    assert_eq!(install(&receiver, &arrived).unwrap(), Rows::new());
     assert_eq!(receiver.checkpoint.position(), at(1));
 }
 
@@ -173,32 +173,32 @@ fn an_installation_that_fails_changes_nothing() {
     let old = rows_of(&sample(5));
 
     let node = Node::with(&sample(5), &at(20));
-    let received = node.receive(&bytes_of(&snapshot)).unwrap();
+    let arrived = node.receive(&bytes_of(&snapshot)).unwrap();
     let mut count = 0;
-    let error = stage(&node.checkpoint, &received, |_, _, _| {
+    let error = stage(&node.checkpoint, &arrived, |_, _, _| {
         count += 1;
         if count > 2000 { Err("does not decode") } else { Ok(()) }
     });
     assert!(matches!(error.map(|_| ()), Err(Error::Row { .. })));
     check(&node, &old, &at(20), "the loader refuses a row");
 
-    drop(stage(&node.checkpoint, &received, |_, _, _| Ok::<_, Infallible>(())).unwrap());
+    drop(stage(&node.checkpoint, &arrived, |_, _, _| Ok::<_, Infallible>(())).unwrap());
     check(&node, &old, &at(20), "the loader refuses the whole");
 
-    let offset = usize::try_from(received.length()).unwrap() - 100;
-    flip(received.path(), offset);
-    assert!(matches!(install(&node, &received), Err(Error::Snapshot { .. })));
+    let offset = usize::try_from(arrived.length()).unwrap() - 100;
+    flip(arrived.path(), offset);
+    assert!(matches!(install(&node, &arrived), Err(Error::Snapshot { .. })));
     check(&node, &old, &at(20), "the file rots after it was verified");
-    flip(received.path(), offset);
+    flip(arrived.path(), offset);
 
-    let staged = stage(&node.checkpoint, &received, |_, _, _| Ok::<_, Infallible>(())).unwrap();
+    let staged = stage(&node.checkpoint, &arrived, |_, _, _| Ok::<_, Infallible>(())).unwrap();
     node.checkpoint.write(&[], &at(90)).unwrap();
     assert!(matches!(staged.commit(), Err(Error::Backwards { .. })));
     check(&node, &old, &at(90), "the log overtakes the installation");
-    assert!(matches!(install(&node, &received), Err(Error::Backwards { .. })));
+    assert!(matches!(install(&node, &arrived), Err(Error::Backwards { .. })));
 
     let foreign = Node::with(&sample(5), &Position { cluster: 3, ..at(20) });
-    assert!(matches!(install(&foreign, &received), Err(Error::Foreign { .. })));
+    assert!(matches!(install(&foreign, &arrived), Err(Error::Foreign { .. })));
     check(&foreign, &old, &Position { cluster: 3, ..at(20) }, "another cluster's");
 }
 
@@ -246,8 +246,8 @@ fn writes_after_the_snapshot_are_not_in_it() {
     let snapshot = node.spool.build(&node.checkpoint, None).unwrap();
     node.checkpoint.write(&[put(Table::Keys, "later", b"")], &at(11)).unwrap();
     let receiver = Node::new();
-    let received = receiver.receive(&bytes_of(&snapshot)).unwrap();
-    assert_eq!(install(&receiver, &received).unwrap(), rows_of(&sample(50)));
+    let arrived = receiver.receive(&bytes_of(&snapshot)).unwrap();
+    assert_eq!(install(&receiver, &arrived).unwrap(), rows_of(&sample(50)));
     assert_eq!(receiver.checkpoint.position(), at(10));
 }
 
@@ -273,8 +273,8 @@ proptest! {
         let sender = Node::with(&written, &at(5));
         let snapshot = sender.spool.build(&sender.checkpoint, None).unwrap();
         let receiver = Node::new();
-        let received = receiver.receive(&bytes_of(&snapshot)).unwrap();
-        prop_assert_eq!(&install(&receiver, &received).unwrap(), &rows);
+        let arrived = receiver.receive(&bytes_of(&snapshot)).unwrap();
+        prop_assert_eq!(&install(&receiver, &arrived).unwrap(), &rows);
         prop_assert_eq!(&load(&receiver.checkpoint).unwrap(), &rows);
     }
 }
