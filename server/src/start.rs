@@ -191,9 +191,11 @@ fn options(config: &Config, member: Member, start: Start) -> Options {
     options
 }
 
-/// Used only while the data directory is empty; afterwards the node knows who it is.
+/// Used only until the data directory says who the node is.
 async fn founding_or_joining(config: &Config, member: &Member) -> Result<Start, RunError> {
-    let is_new = std::fs::read_dir(&config.data).map_or(true, |mut entries| entries.next().is_none());
+    // A start that was cut short leaves files, and still: who was told to join must never found.
+    let trace = |entry: std::fs::DirEntry| entry.file_name() == "LOCK" || entry.file_name() == "IDENTITY.new";
+    let is_new = std::fs::read_dir(&config.data).map_or(true, |entries| entries.flatten().all(trace));
     if let Some(url) = config.join.as_ref().filter(|_| is_new) {
         return join::admit(url, member, config)
             .await

@@ -107,21 +107,29 @@ async fn the_directory_of_another_cluster_is_refused() {
     assert_eq!(list.number("count"), 0);
 }
 
-/// Whoever is told to join never founds a cluster of its own, also with something else in its directory.
+/// Whoever is told to join never founds a cluster of its own, also after a start that was cut short.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_told_to_join_never_founds() {
     let cluster = Cluster::start(1).await;
-    let mut node = Node::new("n2", cluster.folder()).with(&["--join", &cluster.nodes[0].url()]);
-    fs::create_dir_all(node.data().join("lost+found")).expect("a folder");
+    let url = cluster.nodes[0].url();
+    let mut node = Node::new("n2", cluster.folder()).with(&["--join", &url]);
+    fs::create_dir_all(node.data()).expect("a folder");
+    fs::write(node.data().join("LOCK"), "").expect("written");
     node.restart().await;
-    let (old, new) =
-        (cluster.nodes[0].status().await.expect("an answer"), node.status().await.expect("an answer"));
+    let (old, new) = (cluster.nodes[0].status().await.expect("an answer"), node.status().await.expect("an answer"));
     assert_eq!(old["cluster_id"], new["cluster_id"]);
     assert_ne!(old["member_id"], new["member_id"]);
     // With the flag still there it stays who it is.
     node.kill9();
     node.restart().await;
     assert_eq!(node.status().await.expect("an answer")["member_id"], new["member_id"]);
+    // With something else in its directory it refuses, and nobody was admitted.
+    let mut other = Node::new("n3", cluster.folder()).with(&["--join", &url]);
+    fs::create_dir_all(other.data().join("lost+found")).expect("a folder");
+    let said = other.refuses_to_start().await;
+    assert!(said.contains("lost+found"), "{said}");
+    let members = cluster.nodes[0].http().get("/v1/members").expect(200).await.json();
+    assert_eq!(members["items"].as_array().map(Vec::len), Some(2), "{members}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

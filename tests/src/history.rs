@@ -7,7 +7,7 @@ use crate::replay::Item;
 /// What a client asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A value is written by one action only: it names it. `if_match` 0 means "must not exist".
+    /// A value begins with `op-` and is written by one action only. `if_match` 0 means "must not exist".
     Put {
         key: String,
         value: String,

@@ -274,7 +274,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kill9();
         if std::thread::panicking() {
-            eprintln!("---- log of {} ----\n{}", self.name, last_lines(&self.log(), 60));
+            eprintln!("---- log of {} ----\n{}", self.name, last_lines(&self.log(), 25));
         }
     }
 }
@@ -287,6 +287,6 @@ fn open_log(path: &Path) -> File {
 }
 
 fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<String> = text.lines().map(|line| line.chars().take(240).collect()).collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
