@@ -54,6 +54,10 @@ fn txn() {
         r#"{"if":[{"key":"stock/7","value":"3"},{"key":"order/1","exists":false},{"key_base64":"/w==","mod_revision":9},{"key":"a","create_revision":0},{"key":"a","version":2},{"held":"locks/deploy","token":811},{"session":"7587d8aa00000001"}],"then":[{"op":"put","key":"order/1","value":"paid","content_type":"text/plain; charset=utf-8"},{"op":"put","key":"b","value_base64":"/w==","content_type":"application/octet-stream","session":"7587d8aa00000001","keep_session":true},{"op":"delete","key":"c"},{"op":"delete","prefix":"tmp/"},{"op":"release","lock":"deploy","session":"7587d8aa00000001"}],"else":[{"op":"get","key":"stock/7"}]}"#,
     );
     assert_eq!(txn.compares.len(), 7);
+    golden::<Compare>(r#"{"key":"a","version":3,"is":"greater"}"#);
+    refused::<Compare>(r#"{"key":"a","exists":true,"is":"greater"}"#, "exists does not take is");
+    refused::<Compare>(r#"{"held":"locks/a","token":1,"is":"greater"}"#, "a compare is");
+    refused::<Compare>(r#"{"key":"a","version":3,"is":"above"}"#, "unknown variant `above`");
     assert_eq!(
         serde_json::from_str::<Txn>(r#"{"then":[{"op":"put","key":"a","value":[1, 2]}]}"#).unwrap().then,
         [Operation::Put {

@@ -1,5 +1,6 @@
 //! `cluster`: status, members, health; and `version`.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use clap::Subcommand;
@@ -139,6 +140,7 @@ fn lower(word: &impl std::fmt::Debug) -> String {
 #[derive(Serialize)]
 struct Health {
     name: String,
+    /// Empty if nobody told how clients reach the member.
     url: String,
     ready: bool,
     /// What is wrong, if something is.
@@ -148,10 +150,34 @@ struct Health {
     leader: Option<String>,
 }
 
+/// Every URL we know, from the command line and from the members, is asked; a member none of them leads to
+/// is not healthy as far as we can tell.
 async fn health(connection: &Connection) -> Result<(), Failure> {
     let members = connection.client_for_many_calls()?.cluster().members().await?;
-    let checks = members.iter().map(|member| check(connection, member));
-    let healths = futures::future::join_all(checks).await;
+    let told = members.iter().map(|member| member.client_url.trim_end_matches('/'));
+    let given = connection.url.split(',').map(|url| url.trim().trim_end_matches('/'));
+    let urls: BTreeSet<&str> = told.chain(given).filter(|url| !url.is_empty()).collect();
+    let asked = futures::future::join_all(urls.into_iter().map(|url| ask(connection, url))).await;
+
+    let mut healths = Vec::new();
+    for member in &members {
+        let by_id =
+            asked.iter().find(|a| a.status.as_ref().is_ok_and(|status| status.member_id == member.id));
+        let by_url =
+            || asked.iter().find(|a| !a.url.is_empty() && a.url == member.client_url.trim_end_matches('/'));
+        healths.push(match by_id.or_else(by_url) {
+            Some(asked) => asked.health(&member.name),
+            None => Health {
+                name: member.name.clone(),
+                url: String::new(),
+                ready: false,
+                problem: Some("no URL leads to it".to_owned()),
+                milliseconds: 0,
+                revision: None,
+                leader: None,
+            },
+        });
+    }
     connection.output().list(
         &healths,
         &["NAME", "READY", "MS", "REVISION", "LEADER", "URL", "PROBLEM"],
@@ -170,42 +196,48 @@ async fn health(connection: &Connection) -> Result<(), Failure> {
     if healths.iter().all(|health| health.ready) { Ok(()) } else { Err(Failure::Exit(UNAVAILABLE)) }
 }
 
-async fn check(connection: &Connection, member: &Member) -> Health {
-    let start = Instant::now();
-    let asked: Result<Status, Failure> = async {
-        let client = connection.client_of(&member.client_url, Duration::from_secs(3))?;
-        client.ready().await?;
-        Ok(client.cluster().status().await?)
-    }
-    .await;
-    let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let (name, url) = (member.name.clone(), member.client_url.clone());
-    match asked {
-        Ok(status) => Health {
-            name,
-            url,
-            ready: true,
-            problem: None,
-            milliseconds,
-            revision: Some(status.revision),
-            leader: status.leader,
-        },
-        Err(failure) => {
-            let problem = match failure {
-                Failure::Client(error) => error.to_string(),
-                other => format!("{other:?}"),
-            };
-            Health {
-                name,
-                url,
-                ready: false,
-                problem: Some(problem),
-                milliseconds,
-                revision: None,
-                leader: None,
-            }
+/// What one URL answered.
+struct Asked {
+    url: String,
+    milliseconds: u64,
+    status: Result<Status, String>,
+    /// What keeps it from serving.
+    unready: Option<String>,
+}
+
+impl Asked {
+    fn health(&self, name: &str) -> Health {
+        let status = self.status.as_ref();
+        Health {
+            name: name.to_owned(),
+            url: self.url.clone(),
+            ready: self.unready.is_none(),
+            problem: self.unready.clone(),
+            milliseconds: self.milliseconds,
+            revision: status.ok().map(|status| status.revision),
+            leader: status.ok().and_then(|status| status.leader.clone()),
         }
     }
+}
+
+async fn ask(connection: &Connection, url: &str) -> Asked {
+    let start = Instant::now();
+    let client = match connection.client_of(url, Duration::from_secs(3)) {
+        Ok(client) => client,
+        Err(failure) => {
+            let problem = format!("{failure:?}");
+            return Asked {
+                url: url.to_owned(),
+                milliseconds: 0,
+                status: Err(problem.clone()),
+                unready: Some(problem),
+            };
+        }
+    };
+    let unready = client.ready().await.err().map(|error| error.to_string());
+    let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let status = client.cluster().status().await.map_err(|error| error.to_string());
+    Asked { url: url.to_owned(), milliseconds, status, unready }
 }
 
 /// Our version, and that of the node that answers, if one does.

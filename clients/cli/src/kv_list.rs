@@ -151,16 +151,14 @@ pub async fn history(connection: &Connection, args: History) -> Result<(), Failu
     if let Some(limit) = args.limit {
         history = history.limit(limit);
     }
-    let entries = history.await?;
-    if entries.is_empty() {
-        return Err(crate::kv::not_found(bytes(&args.key)));
-    }
-    connection.output().list(&entries, &["REVISION", "VERSION", "CREATED", "VALUE"], |entry| {
+    let versions = history.await?.items;
+    connection.output().list(&versions, &["REVISION", "TIME", "VERSION", "VALUE"], |version| {
+        let value = version.entry.as_ref().and_then(|entry| entry.value.as_ref());
         vec![
-            entry.mod_revision.to_string(),
-            entry.version.to_string(),
-            entry.create_revision.to_string(),
-            entry.value.as_ref().map(|value| short(&value.bytes)).unwrap_or_default(),
+            version.revision.to_string(),
+            version.time.to_string(),
+            version.entry.as_ref().map_or_else(|| "deleted".to_owned(), |entry| entry.version.to_string()),
+            value.map(|value| short(&value.bytes)).unwrap_or_default(),
         ]
     })
 }

@@ -134,7 +134,8 @@ pub async fn run(
     if lost || terminated {
         // What the leader of the group left behind must not go on without the lock.
         let _ = kill_process_group(group, Signal::KILL);
-        let _ = guard.release().await;
+        // A courtesy to who waits; where no node answers there is nobody to be courteous to.
+        let _ = tokio::time::timeout(Duration::from_secs(1), guard.release()).await;
         return Ok(CLAIM_LOST);
     }
     if let Err(error) = guard.release().await {

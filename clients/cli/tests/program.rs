@@ -35,7 +35,10 @@ fn curl_is_shown_and_not_run() {
     let output = coracle(&["kv", "put", "app/color", "blue", "--curl"]);
     let shown = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
-    assert!(shown.starts_with("curl -X PUT http://127.0.0.1:9/v1/kv/app") && shown.contains("blue"), "{shown}");
+    assert!(
+        shown.starts_with("curl -X PUT http://127.0.0.1:9/v1/kv/app") && shown.contains("blue"),
+        "{shown}"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::future::IntoFuture;
 
-use coracle_api::{Entry, KvList, Prefix};
+use coracle_api::{Entry, KvHistory, KvList, Prefix};
 use futures::stream::{self, Stream};
 
 use crate::call::Call;
@@ -115,7 +115,7 @@ impl List {
     }
 }
 
-/// The versions of one key; await it. The newest first.
+/// The kept versions of one key, deletes included; await it. The newest last.
 #[derive(Debug)]
 #[must_use = "a history is read when it is awaited"]
 pub struct History {
@@ -128,7 +128,7 @@ impl History {
         Self { client, call: Call::get("/v1/kv").query("key", key).flag("history", true) }
     }
 
-    /// At most so many versions.
+    /// At most so many versions, the newest.
     pub fn limit(mut self, limit: u64) -> Self {
         self.call = self.call.query("limit", limit.to_string());
         self
@@ -136,10 +136,10 @@ impl History {
 }
 
 impl IntoFuture for History {
-    type Output = Result<Vec<Entry>, Error>;
-    type IntoFuture = Pending<Vec<Entry>>;
+    type Output = Result<KvHistory, Error>;
+    type IntoFuture = Pending<KvHistory>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { Ok(self.client.ask::<KvList>(self.call).await?.items) })
+        Box::pin(async move { self.client.ask(self.call).await })
     }
 }
