@@ -57,7 +57,10 @@ impl Listening {
         let _ = self.accepting.await;
         self.connections.close();
         if tokio::time::timeout(grace, self.connections.wait()).await.is_err() {
-            tracing::warn!(connections = self.connections.len(), "connections were cut at the end of the grace");
+            tracing::warn!(
+                connections = self.connections.len(),
+                "connections were cut at the end of the grace"
+            );
         }
     }
 }
@@ -214,7 +217,9 @@ impl Activity {
     /// Time until the next look; `None`: the connection is to be closed now.
     fn next_check(&self, config: &Config) -> Option<Duration> {
         let now = self.now();
-        let left = |since: u64, limit: coracle_api::Span| (since + limit.as_millis()).checked_sub(now).filter(|left| *left > 0);
+        let left = |since: u64, limit: coracle_api::Span| {
+            (since + limit.as_millis()).checked_sub(now).filter(|left| *left > 0)
+        };
         let blocked = self.blocked_since.load(Ordering::Relaxed);
         if blocked > 0 && left(blocked, config.idle_timeout).is_none() {
             return None;
@@ -303,13 +308,18 @@ impl Watched {
 }
 
 impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         let poll = Pin::new(&mut self.stream).poll_read(context, buf);
         if poll.is_ready() {
             let activity = &self.activity;
             let now = activity.now();
             activity.last.store(now, Ordering::Relaxed);
-            let between = activity.open.load(Ordering::Relaxed) == 0 && !activity.multiplexed.load(Ordering::Relaxed);
+            let between =
+                activity.open.load(Ordering::Relaxed) == 0 && !activity.multiplexed.load(Ordering::Relaxed);
             if between && activity.head_since.load(Ordering::Relaxed) == 0 {
                 activity.head_since.store(now, Ordering::Relaxed);
             }
@@ -319,7 +329,11 @@ impl AsyncRead for Watched {
 }
 
 impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(context, buf);
         self.wrote(&poll);
         poll

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use coracle_api::{ByteSize, Span};
 
-pub use text::{ClientAuth, Founder, Founders, LogFormat};
 use text::Text;
+pub use text::{ClientAuth, Founder, Founders, LogFormat};
 
 /// What is known about one setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +156,8 @@ settings! {
 
 impl Default for Config {
     fn default() -> Self {
-        Self::from_texts(|i| (SETTINGS[i].default.to_owned(), Origin::Default)).expect("the defaults are valid")
+        Self::from_texts(|i| (SETTINGS[i].default.to_owned(), Origin::Default))
+            .expect("the defaults are valid")
     }
 }
 
@@ -174,7 +175,8 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let mut chosen: Vec<Option<(String, Origin)>> = vec![None; SETTINGS.len()];
         let variables: Vec<_> = variables.into_iter().collect();
-        let named = variables.iter().find(|(name, _)| name == "CORACLE_CONFIG").map(|(_, path)| Path::new(path));
+        let named =
+            variables.iter().find(|(name, _)| name == "CORACLE_CONFIG").map(|(_, path)| Path::new(path));
         if let Some(path) = file.or(named) {
             let text = std::fs::read_to_string(path)
                 .map_err(|e| ConfigError::Unreadable { path: path.to_owned(), reason: e.to_string() })?;
@@ -207,16 +209,26 @@ impl Config {
         let founders = &self.initial_cluster.0;
         let wrong = if !all_or_none(&[self.tls_cert.is_some(), self.tls_key.is_some()]) {
             "tls_cert and tls_key go together".to_owned()
-        } else if self.tls_client_auth != ClientAuth::None && (self.tls_client_ca.is_none() || self.tls_cert.is_none()) {
+        } else if self.tls_client_auth != ClientAuth::None
+            && (self.tls_client_ca.is_none() || self.tls_cert.is_none())
+        {
             "tls_client_auth needs tls_client_ca, tls_cert and tls_key".to_owned()
-        } else if !all_or_none(&[self.peer_tls_cert.is_some(), self.peer_tls_key.is_some(), self.peer_tls_ca.is_some()]) {
+        } else if !all_or_none(&[
+            self.peer_tls_cert.is_some(),
+            self.peer_tls_key.is_some(),
+            self.peer_tls_ca.is_some(),
+        ]) {
             "peer_tls_cert, peer_tls_key and peer_tls_ca go together".to_owned()
         } else if self.join.is_some() && !founders.is_empty() {
             "join and initial_cluster exclude each other: a node joins a cluster or founds one".to_owned()
         } else if !founders.is_empty() && !founders.iter().any(|f| f.name == self.name) {
             format!("initial_cluster does not list this node name={}", self.name)
         } else if self.max_value.0 > coracle_store::limits::VALUE_BYTES as u64 {
-            format!("max_value is over its bound limit={} actual={}", coracle_store::limits::VALUE_BYTES, self.max_value.0)
+            format!(
+                "max_value is over its bound limit={} actual={}",
+                coracle_store::limits::VALUE_BYTES,
+                self.max_value.0
+            )
         } else if self.name.is_empty() || self.name.len() > 64 {
             "name must have 1 to 64 bytes".to_owned()
         } else {

@@ -140,6 +140,16 @@ impl Edge {
         let left = self.node.validity(&[session], self.deadline()).await;
         left.first().copied().flatten().unwrap_or(Duration::ZERO).into()
     }
+
+    /// The same for many, as the leader counts it where it can be asked; for people.
+    pub async fn validity(&self, sessions: &[SessionId]) -> Vec<Option<Duration>> {
+        if sessions.is_empty() {
+            return Vec::new();
+        }
+        let (asked, now) = (self.node.validity(sessions, self.deadline()).await, Instant::now());
+        let known = sessions.iter().map(|session| self.renewals.valid_for(*session, now));
+        asked.into_iter().zip(known).map(|(asked, known)| asked.or(known)).collect()
+    }
 }
 
 /// A counter with a bound.
@@ -249,11 +259,22 @@ mod tests {
     #[test]
     fn hosts_that_are_ours() {
         let hosts = Hosts::new(["coracle.example:7070".to_owned(), "Other".to_owned()]);
-        for ours in ["localhost", "LOCALHOST:7070", "127.0.0.1:7070", "10.1.2.3", "[::1]:7070", "[fe80::1]",
-            "coracle.example", "coracle.example.:80", "other:1"] {
+        for ours in [
+            "localhost",
+            "LOCALHOST:7070",
+            "127.0.0.1:7070",
+            "10.1.2.3",
+            "[::1]:7070",
+            "[fe80::1]",
+            "coracle.example",
+            "coracle.example.:80",
+            "other:1",
+        ] {
             assert!(hosts.allows(ours), "{ours}");
         }
-        for foreign in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:7070", "", ":7070", "[::1"] {
+        for foreign in
+            ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:7070", "", ":7070", "[::1"]
+        {
             assert!(!hosts.allows(foreign), "{foreign}");
         }
         assert!(Hosts::new(["*".to_owned()]).allows("evil.example"));

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::{Request, header};
 use coracle_api::{MemberAdd, MemberAdded, Problem};
 use coracle_raft::network::tls::Connector;
 use coracle_raft::node::Start;
 use coracle_raft::types::Member;
-use ::http::{Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -23,9 +23,11 @@ const ANSWER_BYTES: usize = 1024 * 1024;
 /// # Errors
 /// Why it did not, for people.
 pub async fn admit(url: &str, member: &Member, config: &Config) -> Result<Start, String> {
-    let add = MemberAdd { name: member.name.clone(), peer: member.peer.clone(), client_url: member.client.clone() };
+    let add =
+        MemberAdd { name: member.name.clone(), peer: member.peer.clone(), client_url: member.client.clone() };
     let body = serde_json::to_vec(&add).map_err(|e| e.to_string())?;
-    let answer = tokio::time::timeout(PATIENCE, post(url, body, config)).await.map_err(|_| "no answer in time")??;
+    let answer =
+        tokio::time::timeout(PATIENCE, post(url, body, config)).await.map_err(|_| "no answer in time")??;
     let id = answer.id.parse().map_err(|_| format!("not a member id: {:?}", answer.id))?;
     let cluster = u128::from_str_radix(&answer.cluster_id, 16)
         .map_err(|_| format!("not a cluster id: {:?}", answer.cluster_id))?;
@@ -45,10 +47,16 @@ async fn post(url: &str, body: Vec<u8>, config: &Config) -> Result<MemberAdded, 
     };
     let authority = rest.split('/').next().unwrap_or_default();
     let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let address = if has_port { authority.to_owned() } else { format!("{authority}:{}", if secure { 443 } else { 80 }) };
+    let address = if has_port {
+        authority.to_owned()
+    } else {
+        format!("{authority}:{}", if secure { 443 } else { 80 })
+    };
     let connector = if secure {
         let Some(tls) = crate::start::join_tls(config)? else {
-            return Err("https needs tls_client_ca, tls_cert and tls_key of the cluster's client port".to_owned());
+            return Err(
+                "https needs tls_client_ca, tls_cert and tls_key of the cluster's client port".to_owned()
+            );
         };
         Connector::tls(tls)
     } else {
@@ -66,7 +74,11 @@ async fn post(url: &str, body: Vec<u8>, config: &Config) -> Result<MemberAdded, 
         .map_err(|e| e.to_string())?;
     let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await.map_err(|e| e.to_string())?.to_bytes();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES)
+        .collect()
+        .await
+        .map_err(|e| e.to_string())?
+        .to_bytes();
     connection.abort();
     if status == 201 {
         serde_json::from_slice(&body).map_err(|e| format!("not the answer of a Coracle node: {e}"))

@@ -52,7 +52,11 @@ impl Default for Metrics {
         let connections = Counter::default();
         registry.register("connections", "Client connections accepted", connections.clone());
         let handshake_failures = Counter::default();
-        registry.register("tls_handshake_failures", "TLS handshakes with clients that failed", handshake_failures.clone());
+        registry.register(
+            "tls_handshake_failures",
+            "TLS handshakes with clients that failed",
+            handshake_failures.clone(),
+        );
         Self { registry, requests, durations, frames, lagged, connections, handshake_failures }
     }
 }
@@ -80,7 +84,10 @@ impl Metrics {
     pub fn render(&self, edge: &Edge) -> String {
         let mut text = String::with_capacity(8192);
         let mut gauge = |name: &str, help: &str, value: u64| {
-            let _ = writeln!(text, "# HELP coracle_{name} {help}.\n# TYPE coracle_{name} gauge\ncoracle_{name} {value}");
+            let _ = writeln!(
+                text,
+                "# HELP coracle_{name} {help}.\n# TYPE coracle_{name} gauge\ncoracle_{name} {value}"
+            );
         };
         let status = edge.node.status();
         gauge("server_has_leader", "Whether a leader is known", u64::from(status.leader.is_some()));

@@ -92,13 +92,20 @@ impl Server {
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|reason| RunError::Listen { address: config.listen, reason })?;
-        let address = listener.local_addr().map_err(|reason| RunError::Listen { address: config.listen, reason })?;
+        let address =
+            listener.local_addr().map_err(|reason| RunError::Listen { address: config.listen, reason })?;
         let client = client_url(&config, address);
-        let member = Member { name: config.name.clone(), peer: peer_address(&config), client: client.clone() };
+        let member =
+            Member { name: config.name.clone(), peer: peer_address(&config), client: client.clone() };
         let start = founding_or_joining(&config, &member).await?;
         let node = Node::start(options(&config, member, start), || Box::new(Recipes)).await?;
         let hosts = Hosts::new(
-            config.allowed_host.iter().cloned().chain(host_of_url(&client)).chain(config.advertise_peer.clone()),
+            config
+                .allowed_host
+                .iter()
+                .cloned()
+                .chain(host_of_url(&client))
+                .chain(config.advertise_peer.clone()),
         );
         tracing::info!(
             name = config.name, id = node.id(), listen = %address, peers = %config.peer_listen,
@@ -144,7 +151,8 @@ async fn hand_over(node: &Node, within: Duration) {
     if node.leader() != Some(node.id()) {
         return;
     }
-    let other = |m: &&coracle_raft::node::MemberStatus| m.voter && m.id != node.id() && m.reachable != Some(false);
+    let other =
+        |m: &&coracle_raft::node::MemberStatus| m.voter && m.id != node.id() && m.reachable != Some(false);
     let members = node.members();
     let Some(next) = members.iter().filter(other).max_by_key(|m| m.matched) else { return };
     let deadline = std::time::Instant::now() + within;
@@ -154,7 +162,9 @@ async fn hand_over(node: &Node, within: Duration) {
 }
 
 fn acceptor(config: &Config) -> Result<Acceptor, RunError> {
-    let (Some(certificate), Some(key)) = (&config.tls_cert, &config.tls_key) else { return Ok(Acceptor::plain()) };
+    let (Some(certificate), Some(key)) = (&config.tls_cert, &config.tls_key) else {
+        return Ok(Acceptor::plain());
+    };
     let tls = EdgeTls {
         certificate: certificate.clone(),
         key: key.clone(),
@@ -202,7 +212,8 @@ async fn founding_or_joining(config: &Config, member: &Member) -> Result<Start, 
             .map_err(|reason| RunError::Join { url: url.clone(), reason });
     }
     // All founders must say the same, so client URLs, known to each node only for itself, stay out of it.
-    let founder = |f: &config::Founder| Member { name: f.name.clone(), peer: f.peer.clone(), client: String::new() };
+    let founder =
+        |f: &config::Founder| Member { name: f.name.clone(), peer: f.peer.clone(), client: String::new() };
     let members: Vec<_> = config.initial_cluster.0.iter().map(founder).collect();
     let members = if members.is_empty() { vec![member.clone()] } else { members };
     Ok(Start::Found { members, token: config.cluster_token.clone() })
@@ -220,7 +231,11 @@ fn client_url(config: &Config, address: SocketAddr) -> String {
 
 /// "Any address" is one to listen on, not one to connect to.
 fn reachable(address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() { SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()) } else { address }
+    if address.ip().is_unspecified() {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
+    } else {
+        address
+    }
 }
 
 fn host_of_url(url: &str) -> Option<String> {
@@ -229,7 +244,8 @@ fn host_of_url(url: &str) -> Option<String> {
 
 /// TLS towards the client port of the cluster to join: its authority is the one this node's own client port uses.
 pub(crate) fn join_tls(config: &Config) -> Result<Option<join::ClientConfig>, String> {
-    let (Some(certificate), Some(key), Some(ca)) = (&config.tls_cert, &config.tls_key, &config.tls_client_ca) else {
+    let (Some(certificate), Some(key), Some(ca)) = (&config.tls_cert, &config.tls_key, &config.tls_client_ca)
+    else {
         return Ok(None);
     };
     let tls = PeerTls { certificate: certificate.clone(), key: key.clone(), ca: ca.clone() };

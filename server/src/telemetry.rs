@@ -19,13 +19,16 @@ pub fn start(config: &Config) -> Result<(), ConfigError> {
     } else {
         format!("{},openraft=warn,rustls=warn,hyper=warn,h2=warn", config.log_level)
     };
-    let filter = EnvFilter::try_new(&text)
-        .map_err(|error| ConfigError::Contradiction(format!("log_level is no filter: {error} value={text:?}")))?;
+    let filter = EnvFilter::try_new(&text).map_err(|error| {
+        ConfigError::Contradiction(format!("log_level is no filter: {error} value={text:?}"))
+    })?;
     let registry = tracing_subscriber::registry().with(filter);
     let started = match config.log_format {
         LogFormat::Pretty => {
             let ansi = std::io::stderr().is_terminal();
-            registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi)).try_init()
+            registry
+                .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi))
+                .try_init()
         }
         LogFormat::Json => {
             registry.with(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr)).try_init()

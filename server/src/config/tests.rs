@@ -28,11 +28,18 @@ fn layers_merge_setting_by_setting_and_remember_their_origin() {
         .values()
         .into_iter()
         .filter(|(s, ..)| ["name", "quota", "history_count", "listen"].contains(&s.name))
-        .map(|(s, value, origin)| format!("{} {value} {}", s.name, origin.to_string().split(' ').next().unwrap()))
+        .map(|(s, value, origin)| {
+            format!("{} {value} {}", s.name, origin.to_string().split(' ').next().unwrap())
+        })
         .collect();
     assert_eq!(
         shown,
-        ["name from-flag flag", "listen 127.0.0.1:7070 default", "quota 1GiB environment", "history_count 7 file"]
+        [
+            "name from-flag flag",
+            "listen 127.0.0.1:7070 default",
+            "quota 1GiB environment",
+            "history_count 7 file"
+        ]
     );
 }
 
@@ -52,7 +59,11 @@ fn bad_configurations_are_refused_with_the_setting_named() {
         (&[], Some("lsten = '1'"), "unknown setting in file"),
         (&[], Some("listen = 1.5"), "a setting is a text, a number or a list of texts name=listen"),
         (&[], Some("listen = "), "not a configuration file"),
-        (&[("listen", "here")], None, "bad value for listen from flag: invalid socket address syntax value=\"here\""),
+        (
+            &[("listen", "here")],
+            None,
+            "bad value for listen from flag: invalid socket address syntax value=\"here\"",
+        ),
         (&[("quota", "-1")], None, "bad value for quota"),
         (&[("history_age", "1 week")], None, "bad value for history_age"),
         (&[("tls_cert", "a.pem")], None, "tls_cert and tls_key go together"),

@@ -18,13 +18,16 @@ use super::problem::{Answer, Refused, bad_body, too_large};
 
 /// Largest JSON body that is not a bare value: a transaction of 128 operations may carry several values.
 pub const JSON_BYTES: usize = 4 * 1024 * 1024;
+/// Brackets within brackets in a JSON body, embedded values included.
+const JSON_DEPTH: usize = 128;
 /// Of a body over its limit so much is still read, so that the client reads the answer instead of a reset.
 const DRAIN_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Call {
     /// The whole body, at most `max` bytes; `limit` names the limit.
     pub async fn read_body(&mut self, limit: &'static str, max: usize) -> Answer<Bytes> {
-        let announced = self.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+        let announced =
+            self.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
         let body = std::mem::take(self.body.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner));
         if let Some(actual) = announced.filter(|actual| *actual > max as u64) {
             if actual <= DRAIN_BYTES && !self.headers.contains_key(header::EXPECT) {
@@ -59,7 +62,15 @@ impl Call {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok((T::default(), bytes));
         }
-        let value = serde_json::from_slice(&bytes).map_err(|e| bad_body(format!("not the JSON expected here: {e}")))?;
+        // A struct can also be read from a list, which is nobody's intention.
+        if bytes.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
+            return Err(bad_body("not the JSON expected here: an object is expected"));
+        }
+        if too_deep(&bytes) {
+            return Err(bad_body(format!("nested too deeply max={JSON_DEPTH}")));
+        }
+        let value = serde_json::from_slice(&bytes)
+            .map_err(|e| bad_body(format!("not the JSON expected here: {e}")))?;
         Ok((value, bytes))
     }
 
@@ -98,6 +109,26 @@ async fn collect(mut body: Body, limit: &'static str, max: usize) -> Answer<Byte
         }
     }
     Ok(rest.map_or(first, BytesMut::freeze))
+}
+
+fn too_deep(json: &[u8]) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                if depth > JSON_DEPTH {
+                    return true;
+                }
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Read and forget, within reason.
@@ -165,6 +196,15 @@ mod tests {
             headers.insert(header::CONTENT_TYPE, given.parse().unwrap());
         }
         content_type(&headers, body)
+    }
+
+    #[test]
+    fn depth_is_counted_outside_of_strings() {
+        let nested = |n: usize| [vec![b'['; n], vec![b']'; n]].concat();
+        assert!(!too_deep(&nested(JSON_DEPTH)));
+        assert!(too_deep(&nested(JSON_DEPTH + 1)));
+        assert!(!too_deep(format!("{{\"a\\\"\":\"{}\"}}", "[".repeat(1000)).as_bytes()));
+        assert!(!too_deep("[]".repeat(1000).as_bytes()));
     }
 
     #[test]

@@ -60,7 +60,17 @@ impl Call {
         let (parts, body) = request.into_parts();
         let query = Query::parse(&parts.uri)?;
         let deadline = Instant::now() + edge.config.request_timeout.as_duration();
-        Ok(Self { edge, method: parts.method, uri: parts.uri, headers: parts.headers, query, body: Mutex::new(body), peer, deadline, admitted })
+        Ok(Self {
+            edge,
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            query,
+            body: Mutex::new(body),
+            peer,
+            deadline,
+            admitted,
+        })
     }
 
     /// The header's value as text, if it was sent.
@@ -74,7 +84,9 @@ impl Call {
         let query = self.query.text(name)?;
         let header = self.header(header)?;
         match (query, header) {
-            (Some(query), Some(header)) if query != header => Err(bad_query(name, "the header says something else")),
+            (Some(query), Some(header)) if query != header => {
+                Err(bad_query(name, "the header says something else"))
+            }
             (Some(query), _) => Ok(Some(query)),
             (None, header) => Ok(header.map(str::to_owned)),
         }
@@ -113,11 +125,17 @@ impl Call {
             guards.push(guard(&text)?);
         }
         for value in self.headers.get_all("if-held") {
-            let text = value.to_str().map_err(|_| Refused::from(Problem::invalid("header", "if-held", "not visible ASCII")))?;
+            let text = value
+                .to_str()
+                .map_err(|_| Refused::from(Problem::invalid("header", "if-held", "not visible ASCII")))?;
             guards.push(guard(text)?);
         }
         if guards.len() > limits::OPERATIONS {
-            return Err(Problem::new(Code::TooManyOps, format!("too many guards max={}", limits::OPERATIONS)).into());
+            return Err(Problem::new(
+                Code::TooManyOps,
+                format!("too many guards max={}", limits::OPERATIONS),
+            )
+            .into());
         }
         Ok(guards)
     }
@@ -192,7 +210,9 @@ impl Mutation {
     /// keys derived from it.
     pub fn part(&self, n: u64) -> Self {
         let mut part = self.clone();
-        if n > 0 && let Some(idempotency) = &mut part.idempotency {
+        if n > 0
+            && let Some(idempotency) = &mut part.idempotency
+        {
             let hash = xxhash_rust::xxh3::xxh3_128(idempotency.key.as_bytes());
             idempotency.key = format!("{hash:032x}#{n}").into();
         }
@@ -236,10 +256,10 @@ pub fn check_name(name: &str) -> Result<(), String> {
 /// `locks/NAME; token=N`, the name percent-encoded where it has to be.
 fn guard(text: &str) -> Answer<Condition> {
     let invalid = |detail: &str| Refused::from(Problem::invalid("header", "if-held", detail));
-    let (claim, token) =
-        text.rsplit_once(';').ok_or_else(|| invalid("such as locks/deploy; token=811"))?;
+    let (claim, token) = text.rsplit_once(';').ok_or_else(|| invalid("such as locks/deploy; token=811"))?;
     let token = token.trim().strip_prefix("token=").unwrap_or_default().trim_matches('"');
-    let token = query::number(token.as_bytes(), &(1..=u64::MAX)).ok_or_else(|| invalid("token must be a whole number"))?;
+    let token = query::number(token.as_bytes(), &(1..=u64::MAX))
+        .ok_or_else(|| invalid("token must be a whole number"))?;
     let claim = percent_decode_str(claim.trim()).decode_utf8().map_err(|_| invalid("not UTF-8"))?;
     held(&claim, token).map_err(|detail| invalid(&detail))
 }
@@ -274,7 +294,8 @@ impl FromRequest<Edge> for Call {
 
     async fn from_request(mut request: Request, edge: &Edge) -> Answer<Self> {
         let front = request.extensions_mut().remove::<Front>();
-        let (peer, admitted) = front.map_or_else(|| (Arc::new(Peer::anonymous()), None), |f| (f.peer, f.admitted.take()));
+        let (peer, admitted) =
+            front.map_or_else(|| (Arc::new(Peer::anonymous()), None), |f| (f.peer, f.admitted.take()));
         Self::new(edge.clone(), request, peer, admitted)
     }
 }

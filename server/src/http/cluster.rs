@@ -127,7 +127,9 @@ pub async fn add(mut call: Call) -> Answer {
         (None, Some(url)) => url.split("://").last().unwrap_or_default().trim_end_matches('/').to_owned(),
         _ => return Err(bad_body("one of peer and peer_url is required")),
     };
-    let port = peer.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?);
+    let port = peer
+        .rsplit_once(':')
+        .and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?);
     if port.is_none() || peer.len() > limits::NAME_BYTES || peer.chars().any(|c| c.is_control() || c == '/') {
         return Err(bad_body("peer is HOST:PORT"));
     }
@@ -238,5 +240,9 @@ fn compacted_answer(revision: Revision, compacted: Revision) -> Response {
         compact_revision: u64,
         revision: u64,
     }
-    respond::json(StatusCode::OK, revision, &Compacted { compact_revision: compacted.0, revision: revision.0 })
+    respond::json(
+        StatusCode::OK,
+        revision,
+        &Compacted { compact_revision: compacted.0, revision: revision.0 },
+    )
 }

@@ -45,17 +45,25 @@ impl Cursor {
         if body.len() < HEAD - 4 || body[0] != FORMAT || checksum(body) != *sum {
             return Err(forged());
         }
-        let number = |at: usize| u64::from_be_bytes(body[at..at + 8].try_into().expect("the length was checked"));
+        let number =
+            |at: usize| u64::from_be_bytes(body[at..at + 8].try_into().expect("the length was checked"));
         let cursor = Self { revision: Revision(number(1)), list: number(9), last: body[17..].to_vec() };
-        if cursor.list == list { Ok(cursor) } else { Err(bad_query("cursor", "of a list with other parameters")) }
+        if cursor.list == list {
+            Ok(cursor)
+        } else {
+            Err(bad_query("cursor", "of a list with other parameters"))
+        }
     }
 }
 
 /// The revision of the list is no longer kept.
 pub fn expired(oldest: Revision) -> Refused {
-    Problem::new(Code::CursorExpired, format!("the list's revision is compacted, begin again compact_revision={oldest}"))
-        .with("compact_revision", oldest.0)
-        .into()
+    Problem::new(
+        Code::CursorExpired,
+        format!("the list's revision is compacted, begin again compact_revision={oldest}"),
+    )
+    .with("compact_revision", oldest.0)
+    .into()
 }
 
 /// Hash of what makes a list the same list.
@@ -86,7 +94,8 @@ mod tests {
         assert!(Cursor::decode(&text, 8).unwrap_err().0.detail.contains("other parameters"));
         let mut changed = text.clone();
         changed.replace_range(3..4, if &text[3..4] == "A" { "B" } else { "A" });
-        for forged in ["", "x", "!!!", &text[1..], &changed, &"A".repeat(3000), &BASE64.encode([FORMAT; 20])] {
+        for forged in ["", "x", "!!!", &text[1..], &changed, &"A".repeat(3000), &BASE64.encode([FORMAT; 20])]
+        {
             assert!(Cursor::decode(forged, 7).is_err(), "{forged}");
         }
     }

@@ -224,7 +224,11 @@ fn named_event(
 }
 
 /// A streamed answer.
-pub fn response(sse: bool, revision: Revision, frames: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+pub fn response(
+    sse: bool,
+    revision: Revision,
+    frames: impl Stream<Item = Bytes> + Send + 'static,
+) -> Response {
     use futures::StreamExt;
     let body = Body::from_stream(frames.map(Ok::<_, std::convert::Infallible>));
     let mut response = Response::new(body);
@@ -257,7 +261,12 @@ mod tests {
     }
 
     fn change() -> Change {
-        let event = |key: &str, record, previous, cause| Event { key: Key::new(Family::KV, key.as_bytes()), record, previous, cause };
+        let event = |key: &str, record, previous, cause| Event {
+            key: Key::new(Family::KV, key.as_bytes()),
+            record,
+            previous,
+            cause,
+        };
         Change {
             revision: Revision(43),
             time: Timestamp(1_795_326_011_000),

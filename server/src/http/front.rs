@@ -52,6 +52,9 @@ impl Service {
         }
         let headers = response.headers_mut();
         headers.insert(MEMBER, edge.member.clone());
+        if !headers.contains_key(REVISION) {
+            headers.insert(REVISION, HeaderValue::from(edge.node.read(Store::revision).0));
+        }
         if let Some(leader) = edge.node.leader() {
             headers.insert(LEADER, HeaderValue::from(leader));
         }
@@ -130,7 +133,8 @@ fn check(edge: &Edge, request: &Request, peer: &Peer) -> Answer<()> {
     if let Some(host) = host
         && !edge.hosts.allows(host)
     {
-        let problem = Problem::new(Code::HostNotAllowed, format!("the host is not one of this server host={host:?}"));
+        let problem =
+            Problem::new(Code::HostNotAllowed, format!("the host is not one of this server host={host:?}"));
         return Err(problem.with("host", host).into());
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
@@ -145,7 +149,8 @@ fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Answer<Option<&'a str>
     }
     let mut hosts = headers.get_all(header::HOST).iter();
     let invalid = |detail: &str| Refused::from(Problem::invalid("header", "host", detail));
-    let host = hosts.next().map(|host| host.to_str().map_err(|_| invalid("not visible ASCII"))).transpose()?;
+    let host =
+        hosts.next().map(|host| host.to_str().map_err(|_| invalid("not visible ASCII"))).transpose()?;
     if hosts.next().is_some() {
         return Err(invalid("given twice"));
     }
@@ -156,15 +161,25 @@ fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Answer<Option<&'a str>
 fn same_origin(headers: &HeaderMap, host: Option<&str>, peer: &Peer) -> Answer<()> {
     let denied = |name: &str, value: &HeaderValue| {
         let shown = String::from_utf8_lossy(value.as_bytes());
-        let problem = Problem::new(Code::CrossOriginDenied, format!("another site sent this {name}={shown:?}"));
+        let problem =
+            Problem::new(Code::CrossOriginDenied, format!("another site sent this {name}={shown:?}"));
         Refused::from(problem.with(name, shown))
     };
     if let Some(site) = headers.get("sec-fetch-site") {
-        return if matches!(site.as_bytes(), b"same-origin" | b"none") { Ok(()) } else { Err(denied("sec-fetch-site", site)) };
+        return if matches!(site.as_bytes(), b"same-origin" | b"none") {
+            Ok(())
+        } else {
+            Err(denied("sec-fetch-site", site))
+        };
     }
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let scheme = if peer.secure { "https://" } else { "http://" };
-    let ours = origin.to_str().ok().and_then(|o| o.strip_prefix(scheme)).zip(host).is_some_and(|(o, h)| o.eq_ignore_ascii_case(h));
+    let ours = origin
+        .to_str()
+        .ok()
+        .and_then(|o| o.strip_prefix(scheme))
+        .zip(host)
+        .is_some_and(|(o, h)| o.eq_ignore_ascii_case(h));
     if ours { Ok(()) } else { Err(denied("origin", origin)) }
 }
 
@@ -180,7 +195,8 @@ fn written(edge: &Edge, mut problem: Problem, id: &RequestId, carrier: Response)
     let mut body = Vec::with_capacity(512);
     json::to_json(&mut body, &problem);
     let mut response = Response::new(Body::from(body));
-    *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     // Such as `Allow`, which the router has found out.
     headers.extend(carrier.into_parts().0.headers);
@@ -206,7 +222,11 @@ pub async fn no_route(uri: Uri) -> Refused {
 /// The path does not take this method; the router adds `Allow`.
 pub async fn no_method(method: Method, path: Option<MatchedPath>) -> Refused {
     let shown = path.as_ref().map_or("", |path| path.as_str());
-    Problem::new(Code::MethodNotAllowed, format!("the path does not take this method method={method} path={shown}")).into()
+    Problem::new(
+        Code::MethodNotAllowed,
+        format!("the path does not take this method method={method} path={shown}"),
+    )
+    .into()
 }
 
 /// Identity of a request: a UUID of version 7, as text only where it is shown.
@@ -217,7 +237,9 @@ impl RequestId {
     fn next() -> Self {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         static PROCESS: std::sync::OnceLock<[u8; 10]> = std::sync::OnceLock::new();
-        let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0));
+        let millis = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0));
         // Random by process, counted within it: unique without drawing for each request.
         let mut random = *PROCESS.get_or_init(rand::random);
         let count = COUNTER.fetch_add(1, Ordering::Relaxed).to_be_bytes();
@@ -244,7 +266,8 @@ mod tests {
 
     #[test]
     fn requests_have_ids_of_their_own() {
-        let ids: std::collections::HashSet<String> = (0..1000).map(|_| RequestId::next().to_string()).collect();
+        let ids: std::collections::HashSet<String> =
+            (0..1000).map(|_| RequestId::next().to_string()).collect();
         assert_eq!(ids.len(), 1000);
         assert!(ids.iter().all(|id| id.as_bytes()[14] == b'7' && id.len() == 36));
     }

@@ -73,14 +73,18 @@ pub fn stream_as(mut call: Call, claim: Claim, hold: Hold, received: Instant, ss
     if !hold.expire_at_once {
         feed.closing.settle();
     }
-    let stream = futures::stream::unfold(feed, |mut feed| async move { feed.next().await.map(|bytes| (bytes, feed)) });
+    let stream =
+        futures::stream::unfold(feed, |mut feed| async move { feed.next().await.map(|bytes| (bytes, feed)) });
     Ok(frame::response(sse, revision, stream))
 }
 
 enum Stage {
     Begin(Option<Renewal>),
     /// In a lock's line, or holding it.
-    Following { following: Box<Following>, holding: bool },
+    Following {
+        following: Box<Following>,
+        holding: bool,
+    },
     /// Nothing to watch but the session.
     Renewing(Renewal),
     Ended,
@@ -107,7 +111,9 @@ impl Feed {
             match &mut self.stage {
                 Stage::Ended => return None,
                 Stage::Begin(renewal) => {
-                    let renewal = renewal.take().unwrap_or_else(|| Renewal::new(self.session, self.ttl, Instant::now()));
+                    let renewal = renewal
+                        .take()
+                        .unwrap_or_else(|| Renewal::new(self.session, self.ttl, Instant::now()));
                     self.begin(renewal).await;
                 }
                 Stage::Renewing(_) => self.renew().await,
@@ -191,7 +197,11 @@ impl Feed {
             }
             Step::Time => {
                 // The claim goes with its private session.
-                let mutation = Mutation { principal: coracle_store::Principal("anonymous".into()), guards: Vec::new(), idempotency: None };
+                let mutation = Mutation {
+                    principal: coracle_store::Principal("anonymous".into()),
+                    guards: Vec::new(),
+                    idempotency: None,
+                };
                 drop(Withdrawal::new(&self.edge, mutation, Operation::CloseSession(self.session)));
                 self.lost("timeout");
             }

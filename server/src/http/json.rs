@@ -163,11 +163,23 @@ mod tests {
     #[test]
     fn entries_are_the_bytes_of_the_wire_types() {
         let values: [&[u8]; 9] = [
-            b"blue", b"", b"a\"b\\c\n\x00\x1f\x7f", "ü€😀".as_bytes(), b"\xff\xfe", b"{\"a\": 1}", b"{\"a\":1}\n", b"[[", b"\"x\"",
+            b"blue",
+            b"",
+            b"a\"b\\c\n\x00\x1f\x7f",
+            "ü€😀".as_bytes(),
+            b"\xff\xfe",
+            b"{\"a\": 1}",
+            b"{\"a\":1}\n",
+            b"[[",
+            b"\"x\"",
         ];
         let kinds = [
-            ContentType::Text, ContentType::Binary, ContentType::Json, ContentType::Other("text/html".into()),
-            ContentType::Other("application/vnd.x+json".into()), ContentType::Other("x/\"quoted\"".into()),
+            ContentType::Text,
+            ContentType::Binary,
+            ContentType::Json,
+            ContentType::Other("text/html".into()),
+            ContentType::Other("application/vnd.x+json".into()),
+            ContentType::Other("x/\"quoted\"".into()),
         ];
         for value in values {
             for kind in &kinds {

@@ -71,7 +71,9 @@ async fn read(mut call: Call, key: Key) -> Answer {
     let if_match = call.twin("if_match", "if-match")?;
     call.query.done()?;
     match poll {
-        Some(_) if at.is_some() => return Err(bad_query("wait", "not with revision: the past does not change")),
+        Some(_) if at.is_some() => {
+            return Err(bad_query("wait", "not with revision: the past does not change"));
+        }
         Some(poll) => {
             if let (false, revision) = call.until_changed(poll, Selection::Key(key.clone()), reading).await? {
                 return Ok(respond::not_modified(revision));
@@ -144,7 +146,8 @@ fn tags(text: &str) -> Answer<Tags> {
     let one = |tag: &str| {
         let tag = tag.trim();
         let tag = tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"');
-        query::number(tag.as_bytes(), &(0..=u64::MAX)).ok_or_else(|| bad_query("if_match", "a revision, quoted or not, or *"))
+        query::number(tag.as_bytes(), &(0..=u64::MAX))
+            .ok_or_else(|| bad_query("if_match", "a revision, quoted or not, or *"))
     };
     text.split(',').map(one).collect::<Answer<Vec<_>>>().map(Tags::List)
 }
@@ -179,7 +182,8 @@ pub struct Ephemeral {
 
 /// Session lifetimes, shortest and longest.
 pub fn ttl_range() -> std::ops::RangeInclusive<Span> {
-    Span::from_millis_saturating(*limits::TTL_MS.start())..=Span::from_millis_saturating(*limits::TTL_MS.end())
+    Span::from_millis_saturating(*limits::TTL_MS.start())
+        ..=Span::from_millis_saturating(*limits::TTL_MS.end())
 }
 
 /// Lifetime of a session that asks for none.
@@ -281,11 +285,16 @@ async fn delete(mut call: Call, key: Key) -> Answer {
 /// `POST /v1/kv/{dir}/`: the server names the key, in order.
 async fn append(mut call: Call, key: Key) -> Answer {
     let Some((b'/', directory)) = key.name().split_last() else {
-        return Err(Problem::new(Code::MethodNotAllowed, "POST needs a path that ends with a slash").into());
+        let problem = Problem::new(Code::MethodNotAllowed, "POST needs a path that ends with a slash");
+        return Err(problem.with("allowed", "GET, HEAD, PUT, DELETE").into());
     };
     // A slash and twenty digits follow.
     if directory.is_empty() || directory.len() + 21 > limits::KEY_BYTES {
-        let detail = format!("1 to {} bytes before the closing slash actual={}", limits::KEY_BYTES - 21, directory.len());
+        let detail = format!(
+            "1 to {} bytes before the closing slash actual={}",
+            limits::KEY_BYTES - 21,
+            directory.len()
+        );
         return Err(Problem::invalid("path", "key", detail).into());
     }
     let directory = Key::new(Family::KV, directory);
@@ -294,7 +303,8 @@ async fn append(mut call: Call, key: Key) -> Answer {
     let content_type = body::content_type(&call.headers, &bytes)?;
     let mutation: Mutation = call.mutation(&bytes)?;
     let (attach, hold) = ephemeral.map_or((Attach::None, None), |e| (e.attach, e.hold));
-    let operation = Operation::Append(Append { directory, value: Value::from(&*bytes), content_type, attach });
+    let operation =
+        Operation::Append(Append { directory, value: Value::from(&*bytes), content_type, attach });
     let received = std::time::Instant::now();
     let (revision, replayed, outcome) = outcome(call.propose(mutation, operation).await?)?;
     let Outcome::Put(put) = outcome else { return Err(unexpected(&outcome)) };

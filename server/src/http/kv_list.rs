@@ -2,7 +2,9 @@
 
 use coracle_api::{Code, Problem};
 use coracle_store::command::DeleteRange;
-use coracle_store::{Family, HistoryError, Key, Operation, Order, Outcome, Range, Revision, Selection, Store};
+use coracle_store::{
+    Family, HistoryError, Key, Operation, Order, Outcome, Range, Revision, Selection, Store,
+};
 use http::{Method, StatusCode};
 
 use super::call::{Call, outcome, unexpected};
@@ -22,7 +24,7 @@ pub async fn serve(call: Call) -> Answer {
     match call.method {
         Method::GET | Method::HEAD => list(call).await,
         Method::DELETE => delete(call).await,
-        _ => Err(kv::method_not_allowed("GET, HEAD, DELETE (PUT and POST need a key)")),
+        _ => Err(kv::method_not_allowed("GET, HEAD, DELETE")),
     }
 }
 
@@ -122,10 +124,18 @@ async fn list(mut call: Call) -> Answer {
         settle(&call, reading, cursor.as_ref()).await?;
     }
     let pinned = cursor.as_ref().map(|c| c.revision).or(at);
-    let page = Page { names: &names, order, delimiter: delimiter.as_deref(), limit, keys_only, after: cursor.as_ref() };
-    let body = call.edge.node.read(|store| {
-        if count_only { page.count(store, pinned) } else { page.body(store, pinned, hash) }
-    });
+    let page = Page {
+        names: &names,
+        order,
+        delimiter: delimiter.as_deref(),
+        limit,
+        keys_only,
+        after: cursor.as_ref(),
+    };
+    let body = call
+        .edge
+        .node
+        .read(|store| if count_only { page.count(store, pinned) } else { page.body(store, pinned, hash) });
     match body {
         Ok((revision, body)) => Ok(respond::json_bytes(StatusCode::OK, revision, body)),
         Err(HistoryError::Compacted(oldest)) if cursor.is_some() => Err(cursor::expired(oldest)),
@@ -176,7 +186,12 @@ impl Page<'_> {
         Ok((revision, out))
     }
 
-    fn body(&self, store: &Store, at: Option<Revision>, hash: u64) -> Result<(Revision, Vec<u8>), HistoryError> {
+    fn body(
+        &self,
+        store: &Store,
+        at: Option<Revision>,
+        hash: u64,
+    ) -> Result<(Revision, Vec<u8>), HistoryError> {
         let revision = at.unwrap_or_else(|| store.revision());
         let (mut start, mut end) = (self.names.start.clone(), self.names.end.clone());
         if let Some(cursor) = self.after {
@@ -188,7 +203,8 @@ impl Page<'_> {
         let mut last: Option<Vec<u8>> = None;
         let mut more = false;
         'pages: loop {
-            let chunk = usize::try_from(left.min(if self.delimiter.is_some() { 32 } else { ITEMS_MAX })).unwrap_or(1);
+            let chunk =
+                usize::try_from(left.min(if self.delimiter.is_some() { 32 } else { ITEMS_MAX })).unwrap_or(1);
             if end.as_ref().is_some_and(|end| *end <= start) {
                 break;
             }

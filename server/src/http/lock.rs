@@ -6,7 +6,7 @@ use axum::response::Response;
 use coracle_api::{self as api, Acquired, Broken, Code, Problem, Released, Renewed, Span, Waiting};
 use coracle_recipes as recipes;
 use coracle_recipes::lock::{self, Mode, Turn};
-use coracle_store::{Outcome, Revision, SessionId, Store, limits};
+use coracle_store::{Outcome, Refusal, Revision, SessionId, Store, limits};
 use http::StatusCode;
 
 use super::call::{Call, Mutation, check_name, outcome, unexpected};
@@ -51,7 +51,16 @@ pub async fn acquire(mut call: Call) -> Answer {
         meta: "".into(),
         wait: waits,
     };
-    let mut acquiring = Acquiring { call, name, acquire, mutation, keep, received, private: ephemeral.private, was_replayed: false };
+    let mut acquiring = Acquiring {
+        call,
+        name,
+        acquire,
+        mutation,
+        keep,
+        received,
+        private: ephemeral.private,
+        was_replayed: false,
+    };
     // Whoever goes away while the answer of the log is under way leaves no ghost in the line either.
     let mut withdrawal = acquiring.withdrawal(acquiring.claimant());
     let (revision, turn) = match acquiring.propose().await {
@@ -105,7 +114,8 @@ impl Acquiring {
 
     /// What takes the claim back if nobody is there to be answered.
     fn withdrawal(&self, session: SessionId) -> Withdrawal {
-        let mutation = Mutation { principal: self.mutation.principal.clone(), guards: Vec::new(), idempotency: None };
+        let mutation =
+            Mutation { principal: self.mutation.principal.clone(), guards: Vec::new(), idempotency: None };
         let operation = if self.private.is_some() {
             // Nobody knows the session's id yet.
             coracle_store::Operation::CloseSession(session)
@@ -123,6 +133,12 @@ impl Acquiring {
     async fn propose(&mut self) -> Answer<(Revision, Turn)> {
         let operation = recipes::Operation::Lock(lock::Operation::Acquire(self.acquire.clone())).encode();
         let reply = self.call.propose(self.mutation.clone(), operation).await?;
+        if let Err(Refusal::Program(bytes)) = &reply.result
+            && let Ok(recipes::Refusal::Lock(lock::Refusal::Held(holders, waiting))) =
+                recipes::Refusal::decode(bytes)
+        {
+            return Err(self.held_by(&holders, None, waiting, reply.revision).await);
+        }
         let (revision, replayed, outcome) = outcome(reply)?;
         self.was_replayed |= replayed;
         match lock_outcome(&outcome)? {
@@ -149,9 +165,11 @@ impl Acquiring {
         let mut session = session_of(&turn).unwrap_or_else(|| self.claimant());
         let mut revision = revision;
         loop {
-            let renewal = self.private.map(|(_, ttl)| Renewal::new(session, ttl.as_duration(), self.received));
+            let renewal =
+                self.private.map(|(_, ttl)| Renewal::new(session, ttl.as_duration(), self.received));
             let (edge, name) = (self.call.edge.clone(), self.name.clone());
-            let mut following = Following::new(edge, name, session, revision, renewal, self.call.fresh_deadline()).await?;
+            let mut following =
+                Following::new(edge, name, session, revision, renewal, self.call.fresh_deadline()).await?;
             let mut turn = following.turn();
             while let Turn::Waiting(_) = turn {
                 if Instant::now() >= end {
@@ -223,21 +241,39 @@ impl Acquiring {
             let response = respond::json(StatusCode::ACCEPTED, revision, &body);
             return Ok(respond::replayed(response, self.was_replayed));
         }
-        let mutation = Mutation { principal: self.mutation.principal.clone(), guards: Vec::new(), idempotency: None };
+        let mutation =
+            Mutation { principal: self.mutation.principal.clone(), guards: Vec::new(), idempotency: None };
         let reply = self.call.propose(mutation, withdraw(&self.name, place.session)).await?;
         withdrawal.settle();
         self.call.edge.node.wait_revision(reply.revision, self.call.deadline).await?;
         if let Turn::Held(_) = following.turn() {
             return self.settled_late(following).await;
         }
-        let owner = place.blockers.first().map(|h| if h.owner.is_empty() { h.session.to_string() } else { h.owner.to_string() });
-        let detail = format!("lock={} held by={} position={}", self.name, owner.unwrap_or_default(), place.position);
-        Err(Problem::new(Code::LockHeld, detail)
+        let waiting = place.position - 1;
+        Err(self.held_by(&place.blockers, Some(place.position), waiting, reply.revision).await)
+    }
+
+    /// Who is in the way: the answer of a try, and of a wait that ran out at a position.
+    async fn held_by(
+        &self,
+        holders: &[lock::Hold],
+        position: Option<u64>,
+        waiting: u64,
+        at: Revision,
+    ) -> Refused {
+        let by = holders
+            .first()
+            .map(|h| if h.owner.is_empty() { h.session.to_string() } else { h.owner.to_string() });
+        let detail = format!("lock={} held by={} waiting={waiting}", self.name, by.unwrap_or_default());
+        let problem = Problem::new(Code::LockHeld, detail)
             .with("lock", &self.name)
-            .with("blockers", self.blockers(&place.blockers).await)
-            .with("position", place.position)
-            .at_revision(reply.revision.0)
-            .into())
+            .with("blockers", self.blockers(holders).await)
+            .with("waiting", waiting)
+            .at_revision(at.0);
+        match position {
+            Some(position) => problem.with("position", position).into(),
+            None => problem.into(),
+        }
     }
 
     /// The turn came in the last moment.
@@ -276,7 +312,7 @@ impl Acquiring {
 
     async fn blockers(&self, holds: &[lock::Hold]) -> Vec<api::Blocker> {
         let sessions: Vec<_> = holds.iter().map(|h| h.session).collect();
-        let valid = self.call.edge.node.validity(&sessions, self.call.deadline).await;
+        let valid = self.call.edge.validity(&sessions).await;
         let mut blockers: Vec<_> = holds.iter().map(blocker).collect();
         for (blocker, left) in blockers.iter_mut().zip(valid) {
             blocker.valid_for = left.map(Span::from);
@@ -327,7 +363,10 @@ pub async fn release(mut call: Call) -> Answer {
     let claim = claim(&mut call, &name)?;
     let (revision, replayed, outcome) = run(&mut call, lock::Operation::Release(claim)).await?;
     let lock::Outcome::Freed(_, granted) = outcome else { return Err(odd()) };
-    let body = Released { released_to: granted.iter().map(|h| wire::session(h.session)).collect(), revision: revision.0 };
+    let body = Released {
+        released_to: granted.iter().map(|h| wire::session(h.session)).collect(),
+        revision: revision.0,
+    };
     Ok(respond::replayed(respond::json(StatusCode::OK, revision, &body), replayed))
 }
 
@@ -339,13 +378,15 @@ pub async fn renew(mut call: Call) -> Answer {
     call.no_body().await?;
     call.query.done()?;
     call.barrier().await?;
-    let (turn, revision) = call.edge.node.read(|store| (lock::poll(store.view(), &name, claim.session), store.revision()));
+    let (turn, revision) =
+        call.edge.node.read(|store| (lock::poll(store.view(), &name, claim.session), store.revision()));
     let alive = call.edge.node.read(|store| store.session(claim.session).is_some());
     let hold = match turn {
         Turn::Held(hold) if claim.token.is_none_or(|token| token == hold.token) => hold,
         _ if !alive => return Err(session_expired(claim.session).into()),
         _ => {
-            let detail = format!("the session (with that token) does not hold the lock session={}", claim.session);
+            let detail =
+                format!("the session (with that token) does not hold the lock session={}", claim.session);
             return Err(Problem::new(Code::NotHolder, detail).at_revision(revision.0).into());
         }
     };
@@ -424,10 +465,7 @@ fn shown(name: &str, line: &lock::Line) -> api::Lock {
 async fn with_validity(call: &Call, locks: &mut [api::Lock]) {
     let holders = || locks.iter().flat_map(|lock| lock.holders.iter());
     let sessions: Vec<_> = holders().map(|h| SessionId(h.session.value())).collect();
-    if sessions.is_empty() {
-        return;
-    }
-    let valid = call.edge.node.validity(&sessions, call.deadline).await;
+    let valid = call.edge.validity(&sessions).await;
     for (holder, left) in locks.iter_mut().flat_map(|lock| lock.holders.iter_mut()).zip(valid) {
         holder.valid_for = left.map(Span::from);
     }
@@ -443,7 +481,9 @@ pub fn snapshot(store: &Store, name: Option<&str>, prefix: &str) -> Vec<Vec<u8>>
     };
     match name {
         Some(name) => one(name).into_iter().collect(),
-        None => lock::names(store.view(), prefix, None, usize::MAX).iter().filter_map(|name| one(name)).collect(),
+        None => {
+            lock::names(store.view(), prefix, None, usize::MAX).iter().filter_map(|name| one(name)).collect()
+        }
     }
 }
 
@@ -467,9 +507,11 @@ pub async fn show(mut call: Call) -> Answer {
         None => call.settle(reading).await?,
     }
     let limit = usize::try_from(lock::WAITERS).unwrap_or(usize::MAX);
-    let (line, revision) = call.edge.node.read(|store| (lock::line(store.view(), &name, limit), store.revision()));
+    let (line, revision) =
+        call.edge.node.read(|store| (lock::line(store.view(), &name, limit), store.revision()));
     let Some(line) = line else {
-        let problem = Problem::new(Code::LockNotFound, format!("nobody holds or waits for the lock lock={name}"));
+        let problem =
+            Problem::new(Code::LockNotFound, format!("nobody holds or waits for the lock lock={name}"));
         return Err(problem.with("lock", name).at_revision(revision.0).into());
     };
     let mut locks = [shown(&name, &line)];
@@ -499,11 +541,16 @@ pub async fn list(mut call: Call) -> Answer {
         }
         None => call.settle(reading).await?,
     }
-    let after = cursor.map(|c| String::from_utf8(c.last)).transpose().map_err(|_| bad_query("cursor", "not a cursor of this list"))?;
+    let after = cursor
+        .map(|c| String::from_utf8(c.last))
+        .transpose()
+        .map_err(|_| bad_query("cursor", "not a cursor of this list"))?;
     let take = usize::try_from(limit).unwrap_or(1) + 1;
     let (mut locks, revision) = call.edge.node.read(|store| {
         let names = lock::names(store.view(), &prefix, after.as_deref(), take);
-        let lines = names.iter().filter_map(|name| Some(shown(name, &lock::line(store.view(), name, WAITERS_SHOWN)?)));
+        let lines = names
+            .iter()
+            .filter_map(|name| Some(shown(name, &lock::line(store.view(), name, WAITERS_SHOWN)?)));
         (lines.collect::<Vec<_>>(), store.revision())
     });
     let more = locks.len() == take;
@@ -511,5 +558,9 @@ pub async fn list(mut call: Call) -> Answer {
     with_validity(&call, &mut locks).await;
     let last = locks.last().map(|lock| lock.name.clone().into_bytes());
     let next_cursor = last.filter(|_| more).map(|last| Cursor { revision, list: hash, last }.encode());
-    Ok(respond::json(StatusCode::OK, revision, &api::Page { items: locks, next_cursor, revision: revision.0 }))
+    Ok(respond::json(
+        StatusCode::OK,
+        revision,
+        &api::Page { items: locks, next_cursor, revision: revision.0 },
+    ))
 }

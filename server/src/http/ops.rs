@@ -126,6 +126,10 @@ pub async fn problem(call: Call) -> Answer {
     let word = |value: serde_json::Result<String>| value.unwrap_or_default().replace('"', "");
     let retry = word(serde_json::to_string(&code.retry()));
     let effect = word(serde_json::to_string(&code.effect()));
-    let text = format!("{code}\n\n{}.\n\nstatus: {}\nretry: {retry}\neffect: {effect}\n", code.title(), code.status());
+    let text = format!(
+        "{code}\n\n{}.\n\nstatus: {}\nretry: {retry}\neffect: {effect}\n",
+        code.title(),
+        code.status()
+    );
     Ok(plain(StatusCode::OK, "text/plain; charset=utf-8", text))
 }

@@ -49,10 +49,13 @@ pub fn bad_body(detail: impl Into<String>) -> Refused {
 impl From<Circumstance> for Refused {
     fn from(circumstance: Circumstance) -> Self {
         let problem = match &circumstance {
-            Circumstance::NoLeader => {
-                Problem::new(Code::NoLeader, "no leader is known or reachable from this node; nothing was proposed")
+            Circumstance::NoLeader => Problem::new(
+                Code::NoLeader,
+                "no leader is known or reachable from this node; nothing was proposed",
+            ),
+            Circumstance::Overloaded => {
+                Problem::new(Code::Overloaded, "too much is queued; nothing was proposed")
             }
-            Circumstance::Overloaded => Problem::new(Code::Overloaded, "too much is queued; nothing was proposed"),
             Circumstance::CommitTimeout => Problem::new(
                 Code::CommitTimeout,
                 "proposed, but not known to be committed in time; a retry with the same Idempotency-Key finds out",
@@ -61,12 +64,14 @@ impl From<Circumstance> for Refused {
                 Code::CommitTimeout,
                 "the connection to the leader was lost after the request was sent to it; a retry with the same Idempotency-Key finds out",
             ),
-            Circumstance::Full => {
-                Problem::new(Code::QuotaExceeded, "the disk of the log is full; only what frees space is taken")
-            }
+            Circumstance::Full => Problem::new(
+                Code::QuotaExceeded,
+                "the disk of the log is full; only what frees space is taken",
+            ),
             Circumstance::ShuttingDown => Problem::new(Code::ShuttingDown, "the node is shutting down"),
             Circumstance::Stopped(reason) => {
-                Problem::new(Code::NotReady, format!("the node has stopped reason={reason}")).with("reason", &**reason)
+                Problem::new(Code::NotReady, format!("the node has stopped reason={reason}"))
+                    .with("reason", &**reason)
             }
         };
         if circumstance.effect_unknown() { problem.effect_unknown() } else { problem }.into()
@@ -76,7 +81,9 @@ impl From<Circumstance> for Refused {
 impl From<RenewError> for Refused {
     fn from(error: RenewError) -> Self {
         match error {
-            RenewError::Expired => Problem::new(Code::SessionExpired, "the session has ended or never was").into(),
+            RenewError::Expired => {
+                Problem::new(Code::SessionExpired, "the session has ended or never was").into()
+            }
             RenewError::Circumstance(circumstance) => circumstance.into(),
         }
     }
@@ -88,7 +95,9 @@ impl From<HistoryError> for Refused {
             HistoryError::Compacted(Revision(oldest)) => compacted(oldest),
             HistoryError::Future(Revision(newest)) => {
                 let detail = format!("the revision has not happened yet newest={newest}");
-                Refused::from(Problem::invalid("query", "revision", detail).with("newest", newest).at_revision(newest))
+                Refused::from(
+                    Problem::invalid("query", "revision", detail).with("newest", newest).at_revision(newest),
+                )
             }
         }
     }
@@ -97,9 +106,8 @@ impl From<HistoryError> for Refused {
 impl From<MemberError> for Refused {
     fn from(error: MemberError) -> Self {
         let problem = match error {
-            MemberError::Unknown(id) => {
-                Problem::new(Code::MemberNotFound, format!("no such member id={id}")).with("id", id.to_string())
-            }
+            MemberError::Unknown(id) => Problem::new(Code::MemberNotFound, format!("no such member id={id}"))
+                .with("id", id.to_string()),
             MemberError::Exists(id) => {
                 Problem::new(Code::AlreadyExists, format!("a member has this name or peer address id={id}"))
                     .with("id", id.to_string())
@@ -150,7 +158,9 @@ pub fn refused(refusal: &Refusal, revision: Revision) -> Refused {
         Refusal::RevisionMismatch(key, Revision(current)) => {
             let shown = key.name().escape_ascii();
             let detail = format!("the key has another revision key={shown} current_revision={current}");
-            Problem::new(Code::RevisionMismatch, detail).with("current_revision", current).with("key", wire::key_text(key))
+            Problem::new(Code::RevisionMismatch, detail)
+                .with("current_revision", current)
+                .with("key", wire::key_text(key))
         }
         Refusal::SessionExpired(session) => session_expired(*session),
         Refusal::SessionExists(session) => {
@@ -164,7 +174,7 @@ pub fn refused(refusal: &Refusal, revision: Revision) -> Refused {
         Refusal::TooManyOperations(limit) => {
             Problem::new(Code::TooManyOps, format!("too many operations max={limit}")).with("max", limit)
         }
-        Refusal::OutOfBounds(what, max, actual) => return too_large(what, *max, Some(*actual)),
+        Refusal::OutOfBounds(what, max, actual) => *too_large(what, *max, Some(*actual)).0,
         Refusal::QuotaExceeded(used, quota) => {
             let detail = format!("the storage quota is used up used={used} quota={quota}");
             Problem::new(Code::QuotaExceeded, detail).with("used", used).with("quota", quota)
@@ -173,7 +183,8 @@ pub fn refused(refusal: &Refusal, revision: Revision) -> Refused {
             Problem::new(Code::IdempotencyKeyReused, "this Idempotency-Key was used for another request")
         }
         Refusal::GuardFailed(position) => {
-            Problem::new(Code::FenceStale, format!("a guard does not hold position={position}")).with("position", position)
+            Problem::new(Code::FenceStale, format!("a guard does not hold position={position}"))
+                .with("position", position)
         }
         Refusal::TooManyHolds(session, limit) => {
             let detail = format!("the session holds as much as a session may session={session} max={limit}");
@@ -194,13 +205,17 @@ fn lock_refused(refusal: &coracle_recipes::lock::Refusal) -> Problem {
     use coracle_recipes::lock::Refusal;
     match refusal {
         Refusal::Held(holders, waiting) => {
-            let owner = holders.first().map(|h| if h.owner.is_empty() { h.session.to_string() } else { h.owner.to_string() });
+            let owner = holders
+                .first()
+                .map(|h| if h.owner.is_empty() { h.session.to_string() } else { h.owner.to_string() });
             let detail = format!("held by={} waiting={waiting}", owner.unwrap_or_default());
             Problem::new(Code::LockHeld, detail)
                 .with("blockers", holders.iter().map(blocker).collect::<Vec<_>>())
                 .with("waiting", waiting)
         }
-        Refusal::NotHolder => Problem::new(Code::NotHolder, "the session (with that token) does not hold the lock"),
+        Refusal::NotHolder => {
+            Problem::new(Code::NotHolder, "the session (with that token) does not hold the lock")
+        }
         Refusal::FenceStale(current) => {
             let current = current.map(|r| r.0);
             let shown = current.map_or("none".to_owned(), |c| c.to_string());
@@ -238,9 +253,11 @@ pub fn blocker(hold: &Hold) -> Blocker {
 /// How long to wait before trying again, for codes that carry `Retry-After`.
 pub fn retry_after(code: Code) -> Option<Duration> {
     match code {
-        Code::RateLimited | Code::TooManyWaiters | Code::TooManyStreams | Code::Overloaded | Code::NotReady => {
-            Some(Duration::from_secs(1))
-        }
+        Code::RateLimited
+        | Code::TooManyWaiters
+        | Code::TooManyStreams
+        | Code::Overloaded
+        | Code::NotReady => Some(Duration::from_secs(1)),
         _ => None,
     }
 }

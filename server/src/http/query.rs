@@ -172,13 +172,17 @@ fn out_of_range(name: &str, range: &RangeInclusive<u64>) -> Refused {
 
 fn decode_name(raw: &str) -> Answer<Cow<'static, str>> {
     // The names in use never need decoding; knowing them saves an allocation each.
-    const KNOWN: &[&str] = &["session", "consistency", "wait", "after", "ttl", "watch", "prefix", "limit", "cursor", "key"];
+    const KNOWN: &[&str] =
+        &["session", "consistency", "wait", "after", "ttl", "watch", "prefix", "limit", "cursor", "key"];
     if let Some(known) = KNOWN.iter().find(|k| **k == raw) {
         return Ok(Cow::Borrowed(known));
     }
     match String::from_utf8(decode(raw).into_owned()) {
         Ok(name) if name.len() <= 256 => Ok(Cow::Owned(name)),
-        _ => Err(Problem::new(Code::InvalidArgument, "a parameter's name is not UTF-8 or over 256 bytes").into()),
+        _ => {
+            Err(Problem::new(Code::InvalidArgument, "a parameter's name is not UTF-8 or over 256 bytes")
+                .into())
+        }
     }
 }
 

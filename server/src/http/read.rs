@@ -41,7 +41,8 @@ pub enum Format {
 impl Call {
     /// `consistency`, `max_stale`, `min_revision`.
     pub fn reading(&mut self) -> Answer<Reading> {
-        let stale = self.query.word("consistency", &[("linearizable", false), ("stale", true)])?.unwrap_or(false);
+        let stale =
+            self.query.word("consistency", &[("linearizable", false), ("stale", true)])?.unwrap_or(false);
         let max_stale = self.query.span("max_stale", Span::ZERO..=Span::MAX)?;
         let min_revision = self.query.number("min_revision", 0..=u64::MAX)?.map(Revision);
         if max_stale.is_some() && !stale {
@@ -66,7 +67,9 @@ impl Call {
         if let Some(format) = self.query.word("format", words)? {
             return Ok(Some(format));
         }
-        let Some(accept) = self.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()) else { return Ok(None) };
+        let Some(accept) = self.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()) else {
+            return Ok(None);
+        };
         let asked = match accept.split([',', ';']).next().unwrap_or_default().trim() {
             "text/event-stream" => Format::Sse,
             "application/x-ndjson" => Format::Ndjson,
@@ -153,7 +156,9 @@ fn touched_since(store: &Store, selection: &Selection, after: Revision) -> bool 
     }
     match store.changes_after(after) {
         Err(HistoryError::Compacted(_) | HistoryError::Future(_)) => true,
-        Ok(mut changes) => changes.any(|change| change.events.iter().any(|event| selection.contains(&event.key))),
+        Ok(mut changes) => {
+            changes.any(|change| change.events.iter().any(|event| selection.contains(&event.key)))
+        }
     }
 }
 

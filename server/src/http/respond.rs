@@ -87,7 +87,10 @@ pub fn raw(revision: Revision, record: &Record) -> Response {
     let headers = response.headers_mut();
     headers.reserve(12);
     let content_type = HeaderValue::from_str(json::content_type(&record.content_type));
-    headers.insert(header::CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static("application/octet-stream")));
+    headers.insert(
+        header::CONTENT_TYPE,
+        content_type.unwrap_or(HeaderValue::from_static("application/octet-stream")),
+    );
     headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
     headers.insert(CSP, HeaderValue::from_static("sandbox; default-src 'none'"));
     headers.insert(REVISION, HeaderValue::from(revision.0));

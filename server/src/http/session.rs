@@ -8,7 +8,8 @@ use coracle_api::{self as api, Code, Problem, Span};
 use coracle_recipes::lock::{self, Turn};
 use coracle_store::command::{OnExpire, OpenSession, UpdateSession};
 use coracle_store::{
-    Cause, Event, Family, Key, Millis, Operation, Outcome, Refusal, Revision, Selection, Session, SessionId, Store, limits,
+    Cause, Event, Family, Key, Millis, Operation, Outcome, Refusal, Revision, Selection, Session, SessionId,
+    Store, limits,
 };
 use http::{StatusCode, header};
 
@@ -32,7 +33,11 @@ pub async fn open(mut call: Call) -> Answer {
         (Some(ttl), None) => ttl,
         (None, Some(ttl)) if !kv::ttl_range().contains(&ttl) => {
             let range = kv::ttl_range();
-            return Err(bad_body(format!("ttl out of range min={} max={} actual={ttl}", range.start(), range.end())));
+            return Err(bad_body(format!(
+                "ttl out of range min={} max={} actual={ttl}",
+                range.start(),
+                range.end()
+            )));
         }
         (None, ttl) => ttl.unwrap_or(kv::TTL_DEFAULT),
     };
@@ -93,7 +98,9 @@ fn id(call: &Call) -> Answer<SessionId> {
 }
 
 fn not_found(name: &str) -> Refused {
-    Problem::new(Code::SessionNotFound, format!("no such session session={name}")).with("session", name).into()
+    Problem::new(Code::SessionNotFound, format!("no such session session={name}"))
+        .with("session", name)
+        .into()
 }
 
 /// `POST /v1/sessions/{id}/renew`
@@ -181,7 +188,9 @@ pub async fn close(mut call: Call) -> Answer {
     let known = call.edge.node.wait_revision(revision, call.deadline).await.is_ok();
     let change = if known { call.edge.node.read(|store| change_at(store, revision)) } else { None };
     let released = match change {
-        Some(change) => change.events.iter().filter(|e| keys.contains(&e.key)).filter_map(released_claim).collect(),
+        Some(change) => {
+            change.events.iter().filter(|e| keys.contains(&e.key)).filter_map(released_claim).collect()
+        }
         None => keys.iter().filter_map(|key| released_claim(&bare(key))).collect(),
     };
     let body = api::SessionClosed { released, revision: revision.0 };
@@ -195,7 +204,9 @@ fn bare(key: &Key) -> Event {
 fn released_claim(event: &Event) -> Option<api::Claim> {
     match event.key.family() {
         Family::SESSION => None,
-        Family::KV => Some(api::Claim { family: "kv".to_owned(), name: wire::key_text(&event.key), token: None }),
+        Family::KV => {
+            Some(api::Claim { family: "kv".to_owned(), name: wire::key_text(&event.key), token: None })
+        }
         _ => {
             let it = coracle_recipes::describe(event)?;
             Some(api::Claim { family: it.family.to_owned(), name: it.name, token: it.token.map(|t| t.0) })
@@ -218,7 +229,12 @@ fn attached(store: &Store, id: SessionId) -> Attached {
             found.keys.push(wire::key_text(key));
             continue;
         }
-        let event = Event { key: key.clone(), record: store.get(key).cloned(), previous: None, cause: Cause::Command };
+        let event = Event {
+            key: key.clone(),
+            record: store.get(key).cloned(),
+            previous: None,
+            cause: Cause::Command,
+        };
         let Some(it) = coracle_recipes::describe(&event) else { continue };
         let (family, name) = (it.family.to_owned(), it.name);
         match lock::poll(store.view(), &name, id) {
@@ -256,7 +272,9 @@ fn shown(store: &Store, session: &Session, left: Option<Duration>) -> api::Sessi
         },
         lock_delay: None,
         meta: serde_json::from_str(&session.meta).unwrap_or_default(),
-        progress: session.progress.map(|percent| api::Progress { percent, note: session.note.as_deref().map(str::to_owned) }),
+        progress: session
+            .progress
+            .map(|percent| api::Progress { percent, note: session.note.as_deref().map(str::to_owned) }),
         created: Some(api::Instant::from_unix_ms(session.opened.0)),
         create_revision: record.map_or(0, |record| record.create_revision.0),
         holds,
@@ -301,7 +319,7 @@ pub async fn show(mut call: Call) -> Answer {
         }
         None => call.settle(reading).await?,
     }
-    let left = call.edge.node.validity(&[id], call.deadline).await.first().copied().flatten();
+    let left = call.edge.validity(&[id]).await.first().copied().flatten();
     let (body, revision, was) = call.edge.node.read(|store| {
         let body = store.session(id).map(|session| shown(store, session, left));
         let was = body.is_some() || !store.key_history(&session_key(id)).is_empty();
@@ -339,17 +357,20 @@ pub async fn list(mut call: Call) -> Answer {
     let after = match cursor {
         None => 0,
         Some(cursor) => {
-            let bytes: [u8; 8] = cursor.last.try_into().map_err(|_| bad_query("cursor", "not a cursor of this list"))?;
+            let bytes: [u8; 8] =
+                cursor.last.try_into().map_err(|_| bad_query("cursor", "not a cursor of this list"))?;
             u64::from_be_bytes(bytes)
         }
     };
     let take = usize::try_from(limit).unwrap_or(1);
-    let mut sessions: Vec<_> =
-        call.edge.node.read(|store| store.sessions().filter(|s| s.id.0 > after).take(take + 1).cloned().collect());
+    let mut sessions: Vec<_> = call
+        .edge
+        .node
+        .read(|store| store.sessions().filter(|s| s.id.0 > after).take(take + 1).cloned().collect());
     let more = sessions.len() > take;
     sessions.truncate(take);
     let ids: Vec<_> = sessions.iter().map(|session| session.id).collect();
-    let left = if ids.is_empty() { Vec::new() } else { call.edge.node.validity(&ids, call.deadline).await };
+    let left = call.edge.validity(&ids).await;
     let (items, revision) = call.edge.node.read(|store| {
         let items = sessions.iter().zip(left.iter().copied().chain(std::iter::repeat(None)));
         (items.map(|(session, left)| shown(store, session, left)).collect::<Vec<_>>(), store.revision())

@@ -213,7 +213,9 @@ impl Drop for Withdrawal {
                     }
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
-                tracing::warn!("a claim of a caller that went away could not be withdrawn; it ends with its session");
+                tracing::warn!(
+                    "a claim of a caller that went away could not be withdrawn; it ends with its session"
+                );
             });
         }
     }

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use coracle_api::{self as api, Code, Problem};
 use coracle_recipes::{self as recipes, lock};
-use coracle_store::command::{Attach, Comparison, Condition, Delete, DeleteRange, Precondition, Put, Transaction};
+use coracle_store::command::{
+    Attach, Comparison, Condition, Delete, DeleteRange, Precondition, Put, Transaction,
+};
 use coracle_store::{Action, Family, Key, Operation, Outcome, Revision, SessionId, Value, limits};
 use http::StatusCode;
 
@@ -18,7 +20,9 @@ pub async fn run(mut call: Call) -> Answer {
     let max = usize::try_from(call.edge.config.max_value.0).unwrap_or(usize::MAX);
     let too_many = |what: &str, actual: usize| {
         let detail = format!("too many {what} max={} actual={actual}", limits::OPERATIONS);
-        Refused::from(Problem::new(Code::TooManyOps, detail).with("max", limits::OPERATIONS).with("actual", actual))
+        Refused::from(
+            Problem::new(Code::TooManyOps, detail).with("max", limits::OPERATIONS).with("actual", actual),
+        )
     };
     if txn.compares.len() > limits::OPERATIONS {
         return Err(too_many("compares", txn.compares.len()));
@@ -96,11 +100,14 @@ fn unique(operations: &[api::Operation]) -> Answer<()> {
     for operation in operations {
         let key = match operation {
             api::Operation::Put { key, .. } | api::Operation::Delete { key } => key,
-            api::Operation::Get { .. } | api::Operation::DeletePrefix { .. } | api::Operation::Release { .. } => continue,
+            api::Operation::Get { .. }
+            | api::Operation::DeletePrefix { .. }
+            | api::Operation::Release { .. } => continue,
         };
         if !seen.insert(key.as_bytes()) {
             let shown = super::wire::name_text(key.as_bytes());
-            let problem = Problem::new(Code::DuplicateKey, format!("a branch changes a key twice key={shown:?}"));
+            let problem =
+                Problem::new(Code::DuplicateKey, format!("a branch changes a key twice key={shown:?}"));
             return Err(problem.with("key", shown).into());
         }
     }
@@ -115,16 +122,32 @@ fn key_of(key: &api::Key) -> Answer<Key> {
     Ok(Key::new(Family::KV, key.as_bytes()))
 }
 
+fn comparison(word: api::Comparison) -> Comparison {
+    match word {
+        api::Comparison::Equal => Comparison::Equal,
+        api::Comparison::NotEqual => Comparison::NotEqual,
+        api::Comparison::Less => Comparison::Less,
+        api::Comparison::Greater => Comparison::Greater,
+    }
+}
+
 fn condition(compare: api::Compare) -> Answer<Condition> {
     Ok(match compare {
         api::Compare::Key { key, condition } => {
             let key = key_of(&key)?;
+            let mut is = Comparison::Equal;
+            let mut condition = condition;
+            while let api::Condition::Is(word, of) = condition {
+                is = comparison(word);
+                condition = *of;
+            }
             match condition {
+                api::Condition::Is(..) => return Err(bad_body("a comparison of a comparison")),
                 api::Condition::Exists(exists) => Condition::Exists(key, exists),
-                api::Condition::CreateRevision(r) => Condition::CreateRevision(key, Comparison::Equal, Revision(r)),
-                api::Condition::ModRevision(r) => Condition::ModRevision(key, Comparison::Equal, Revision(r)),
-                api::Condition::Version(version) => Condition::Version(key, Comparison::Equal, version),
-                api::Condition::Value(bytes) => Condition::Value(key, Comparison::Equal, Value::from(&*bytes)),
+                api::Condition::CreateRevision(r) => Condition::CreateRevision(key, is, Revision(r)),
+                api::Condition::ModRevision(r) => Condition::ModRevision(key, is, Revision(r)),
+                api::Condition::Version(version) => Condition::Version(key, is, version),
+                api::Condition::Value(bytes) => Condition::Value(key, is, Value::from(&*bytes)),
             }
         }
         api::Compare::Held { claim, token } => held(&claim, token).map_err(bad_body)?,

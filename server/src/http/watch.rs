@@ -48,8 +48,15 @@ pub struct Watching {
 /// The parameters of a watch; `None` if the request is none.
 pub fn asked(call: &mut Call) -> Answer<Option<Watching>> {
     let watch = call.query.flag("watch")?;
-    let accepts_events = call.headers.get(http::header::ACCEPT).is_some_and(|v| v.as_bytes().starts_with(b"text/event-stream"));
-    if watch == Some(true) || (watch.is_none() && accepts_events) { parameters(call).map(Some) } else { Ok(None) }
+    let accepts_events = call
+        .headers
+        .get(http::header::ACCEPT)
+        .is_some_and(|v| v.as_bytes().starts_with(b"text/event-stream"));
+    if watch == Some(true) || (watch.is_none() && accepts_events) {
+        parameters(call).map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 /// The parameters of an endpoint that always streams.
@@ -81,9 +88,15 @@ pub struct Scope {
 enum Items {
     Kv,
     Sessions(Option<coracle_store::SessionId>),
-    Locks { name: Option<String>, prefix: String },
+    Locks {
+        name: Option<String>,
+        prefix: String,
+    },
     /// All families, events only.
-    Events { family: Option<&'static str>, prefix: String },
+    Events {
+        family: Option<&'static str>,
+        prefix: String,
+    },
 }
 
 impl Scope {
@@ -120,14 +133,16 @@ impl Scope {
             Items::Sessions(_) => frame::any_event(out, event),
             Items::Locks { name, prefix } => {
                 let described = coracle_recipes::describe(event);
-                described.is_some_and(|d| name.as_ref().is_none_or(|n| *n == d.name) && d.name.starts_with(prefix))
+                described
+                    .is_some_and(|d| name.as_ref().is_none_or(|n| *n == d.name) && d.name.starts_with(prefix))
                     && frame::any_event(out, event)
             }
             Items::Events { family, prefix } => {
                 let (of, name) = match event.key.family() {
                     coracle_store::Family::KV => ("kv", event.key.name().to_vec()),
                     coracle_store::Family::SESSION => {
-                        let id = frame::session_of(event.key.name()).map(|s| s.to_string()).unwrap_or_default();
+                        let id =
+                            frame::session_of(event.key.name()).map(|s| s.to_string()).unwrap_or_default();
                         ("sessions", id.into_bytes())
                     }
                     _ => match coracle_recipes::describe(event) {
@@ -135,7 +150,9 @@ impl Scope {
                         None => return false,
                     },
                 };
-                family.is_none_or(|f| f == of) && name.starts_with(prefix.as_bytes()) && frame::any_event(out, event)
+                family.is_none_or(|f| f == of)
+                    && name.starts_with(prefix.as_bytes())
+                    && frame::any_event(out, event)
             }
         }
     }
@@ -166,7 +183,8 @@ pub async fn open(mut call: Call, watching: Watching, scope: Scope) -> Answer {
     let left = watching.limit.map(|limit| limit.saturating_sub(sent));
     let heartbeat = watching.heartbeat;
     let feed = Feed { edge, watch, scope, frames, stage, cursor, heartbeat, left, _place: place };
-    let stream = futures::stream::unfold(feed, |mut feed| async move { feed.next().await.map(|bytes| (bytes, feed)) });
+    let stream =
+        futures::stream::unfold(feed, |mut feed| async move { feed.next().await.map(|bytes| (bytes, feed)) });
     Ok(frame::response(sse, revision, stream))
 }
 

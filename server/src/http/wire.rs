@@ -19,7 +19,8 @@ pub fn name_text(name: &[u8]) -> String {
 /// # Panics
 /// Never for ids that came from the store or from a parsed request: both are 63 bits and not zero.
 pub fn session(id: SessionId) -> api::SessionId {
-    api::SessionId::new(id.0 & (u64::MAX >> 1)).unwrap_or_else(|| api::SessionId::new(1).expect("one is an id"))
+    api::SessionId::new(id.0 & (u64::MAX >> 1))
+        .unwrap_or_else(|| api::SessionId::new(1).expect("one is an id"))
 }
 
 pub fn optional(text: &str) -> Option<String> {

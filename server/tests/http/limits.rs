@@ -1,0 +1,210 @@
+//! Every limit at its value and one beyond.
+
+use crate::client::{Client, Frames, request};
+use crate::server::start;
+
+#[tokio::test]
+async fn sizes() {
+    let running = start(|config| config.max_value.0 = 2000).await;
+    let mut client = Client::connect(running.address).await;
+    let limits = client.get("/v1/limits").await.json();
+    let of = |name: &str| usize::try_from(limits[name].as_u64().unwrap_or_else(|| panic!("{name}"))).unwrap();
+
+    let key = "k".repeat(of("key_bytes_max"));
+    assert_eq!(client.put(&format!("/v1/kv/{key}"), b"x").await.status, 201);
+    let long = client.put(&format!("/v1/kv/{key}k"), b"x").await;
+    assert_eq!((long.status, long.code().as_str()), (400, "invalid_argument"));
+
+    let value = vec![b'v'; of("value_bytes_max")];
+    assert_eq!(client.put("/v1/kv/value", &value).await.status, 201);
+    let large = client.put("/v1/kv/value", &[&value[..], b"v"].concat()).await;
+    assert_eq!((large.status, large.code().as_str()), (413, "too_large"));
+    assert_eq!(large.json()["limit"], "value_bytes");
+    assert_eq!((&large.json()["max"], &large.json()["actual"]), (&2000.into(), &2001.into()));
+
+    // Without a length the limit is the same.
+    let chunked = |size: usize| {
+        let head = "PUT /v1/kv/chunked HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+        format!("{head}{:x}\r\n{}\r\n{:x}\r\n{}\r\n0\r\n\r\n", size - 5, "c".repeat(size - 5), 5, "ccccc")
+    };
+    client.send(chunked(2000).as_bytes()).await;
+    assert_eq!(client.answer(false).await.status, 201);
+    client.send(chunked(2001).as_bytes()).await;
+    let large = client.answer(false).await;
+    assert_eq!((large.status, large.code().as_str()), (413, "too_large"));
+
+    let mut client = Client::connect(running.address).await;
+    let name = "n".repeat(512);
+    assert_eq!(client.post(&format!("/v1/locks/{name}/acquire?ttl=5s"), b"").await.status, 200);
+    assert_eq!(client.post(&format!("/v1/locks/{name}n/acquire?ttl=5s"), b"").await.status, 400);
+
+    let meta = |size: usize| format!(r#"{{"meta":{{"m":"{}"}}}}"#, "m".repeat(size));
+    let most = of("metadata_bytes_max") - r#"{"m":""}"#.len();
+    assert_eq!(client.post("/v1/sessions", meta(most).as_bytes()).await.status, 201);
+    let large = client.post("/v1/sessions", meta(most + 1).as_bytes()).await;
+    assert_eq!((large.status, large.code().as_str()), (413, "too_large"));
+
+    for (length, status) in
+        [(of("idempotency_key_bytes_max"), 201), (of("idempotency_key_bytes_max") + 1, 400)]
+    {
+        let key = "i".repeat(length);
+        let answer =
+            client.call("PUT", &format!("/v1/kv/i{length}"), &[("Idempotency-Key", &key)], b"x").await;
+        assert_eq!(answer.status, status, "{length}");
+    }
+}
+
+#[tokio::test]
+async fn transactions() {
+    let running = start(|_| {}).await;
+    let mut client = Client::connect(running.address).await;
+    let txn = |part: &str, each: &dyn Fn(usize) -> String, count: usize| {
+        let items: Vec<String> = (0..count).map(each).collect();
+        format!(r#"{{"{part}":[{}]}}"#, items.join(","))
+    };
+    let put = |i: usize| format!(r#"{{"op":"put","key":"k{i}","value":"v"}}"#);
+    let compare = |i: usize| format!(r#"{{"key":"k{i}","exists":true}}"#);
+    assert_eq!(client.post("/v1/txn", txn("then", &put, 128).as_bytes()).await.status, 200);
+    assert_eq!(client.post("/v1/txn", txn("then", &put, 129).as_bytes()).await.code(), "too_many_ops");
+    let all = client.post("/v1/txn", txn("if", &compare, 128).as_bytes()).await;
+    assert_eq!((all.status, &all.json()["succeeded"]), (200, &true.into()));
+    assert_eq!(client.post("/v1/txn", txn("if", &compare, 129).as_bytes()).await.code(), "too_many_ops");
+    let deep = format!(
+        r#"{{"then":[{{"op":"put","key":"d","value":{}1{}}}]}}"#,
+        "[".repeat(20_000),
+        "]".repeat(20_000)
+    );
+    assert_eq!(client.post("/v1/txn", deep.as_bytes()).await.code(), "invalid_argument");
+    let body = format!(r#"{{"then":[{{"op":"put","key":"l","value":"{}"}}]}}"#, "x".repeat(4 << 20));
+    assert_eq!(client.post("/v1/txn", body.as_bytes()).await.code(), "too_large");
+}
+
+#[tokio::test]
+async fn pages_follow_their_cursor_at_one_revision() {
+    let running = start(|_| {}).await;
+    let mut client = Client::connect(running.address).await;
+    for i in 0..25 {
+        client.put(&format!("/v1/kv/p/{i:02}"), b"x").await;
+    }
+    for order in ["asc", "desc"] {
+        let (mut cursor, mut seen, mut revision) = (String::new(), Vec::new(), None);
+        loop {
+            let page = client
+                .get(
+                    &format!("/v1/kv?prefix=p/&limit=10&keys_only=true&order={order}&cursor={cursor}")
+                        .replace("&cursor=&", "&")
+                        .trim_end_matches("&cursor=")
+                        .to_owned(),
+                )
+                .await
+                .json();
+            // What happens between the pages is not in them.
+            client.put("/v1/kv/p/00a", b"new").await;
+            assert_eq!(revision.get_or_insert(page["revision"].clone()), &page["revision"]);
+            seen.extend(
+                page["items"].as_array().unwrap().iter().map(|i| i["key"].as_str().unwrap().to_owned()),
+            );
+            match page["next_cursor"].as_str() {
+                Some(next) => next.clone_into(&mut cursor),
+                None => break,
+            }
+        }
+        let mut expect: Vec<String> = (0..25).map(|i| format!("p/{i:02}")).collect();
+        if order == "desc" {
+            expect.insert(1, "p/00a".to_owned());
+            expect.reverse();
+        }
+        assert_eq!(seen.len(), expect.len(), "{order}");
+        if order == "asc" {
+            assert_eq!(seen, expect);
+        }
+        client.call("DELETE", "/v1/kv/p/00a", &[], b"").await;
+        client.put("/v1/kv/p/00a", b"x").await;
+    }
+    // A cursor whose revision is compacted.
+    let page = client.get("/v1/kv?prefix=p/&limit=10&keys_only=true").await.json();
+    let cursor = page["next_cursor"].as_str().unwrap().to_owned();
+    client.put("/v1/kv/later", b"x").await;
+    assert_eq!(client.post("/v1/maintenance/compact?keep=0", b"").await.status, 200);
+    let expired = client.get(&format!("/v1/kv?prefix=p/&limit=10&keys_only=true&cursor={cursor}")).await;
+    assert_eq!((expired.status, expired.code().as_str()), (410, "cursor_expired"));
+    let other = client.get(&format!("/v1/kv?prefix=q/&limit=10&cursor={cursor}")).await;
+    assert_eq!((other.status, other.code().as_str()), (400, "invalid_argument"));
+}
+
+#[tokio::test]
+async fn a_great_delete_goes_in_slices() {
+    let running = start(|config| config.request_timeout = "20s".parse().unwrap()).await;
+    let mut client = Client::connect(running.address).await;
+    // One more than a slice.
+    for batch in 0..79 {
+        let puts: Vec<String> = (0..128)
+            .map(|i| batch * 128 + i)
+            .filter(|i| *i <= 10_000)
+            .map(|i| format!(r#"{{"op":"put","key":"many/{i:05}","value":""}}"#))
+            .collect();
+        let answer = client.post("/v1/txn", format!(r#"{{"then":[{}]}}"#, puts.join(",")).as_bytes()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    assert_eq!(client.get("/v1/kv?prefix=many/&count_only=true").await.json()["count"], 10_001);
+    let answer = client.call("DELETE", "/v1/kv?prefix=many/&idempotency_key=x", &[], b"").await;
+    assert_eq!((answer.status, &answer.json()["deleted"]), (200, &10_001.into()));
+    let again = client.call("DELETE", "/v1/kv?prefix=many/&idempotency_key=x", &[], b"").await;
+    assert_eq!(
+        (&again.json()["deleted"], again.header("idempotency-replayed")),
+        (&10_001.into(), Some("true"))
+    );
+}
+
+#[tokio::test]
+async fn waiters_streams_and_requests() {
+    let running = start(|config| {
+        config.max_waiters = 1;
+        config.max_streams = 1;
+    })
+    .await;
+    let mut client = Client::connect(running.address).await;
+    let mut parked = Client::connect(running.address).await;
+    parked.send(&request("GET", "/v1/kv/k?wait=20s", &[], b"")).await;
+    let mut refused = None;
+    for _ in 0..100 {
+        let answer = client.get("/v1/kv/k?wait=1ms").await;
+        if answer.status == 429 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("one place for waiters and no more");
+    assert_eq!((refused.code().as_str(), refused.header("retry-after")), ("too_many_waiters", Some("1")));
+    client.put("/v1/kv/k", b"x").await;
+    assert_eq!(parked.answer(false).await.status, 200);
+
+    let first = Frames::open(running.address, "GET", "/v1/kv?watch=true", &[]).await;
+    assert_eq!(first.head.status, 200);
+    let second = Frames::open(running.address, "GET", "/v1/kv?watch=true", &[]).await;
+    assert_eq!((second.head.status, second.head.header("retry-after")), (429, Some("1")));
+    drop(first);
+    for _ in 0..100 {
+        if Frames::open(running.address, "GET", "/v1/kv?watch=true", &[]).await.head.status == 200 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("the place of a closed stream did not become free");
+}
+
+#[tokio::test]
+async fn at_overload_what_frees_is_still_taken() {
+    let running = start(|config| config.max_requests = 0).await;
+    let mut client = Client::connect(running.address).await;
+    let refused = client.put("/v1/kv/k", b"x").await;
+    assert_eq!(
+        (refused.status, refused.code().as_str(), refused.header("retry-after")),
+        (503, "overloaded", Some("1"))
+    );
+    assert_eq!(refused.json()["effect"], "none");
+    assert_eq!(client.call("DELETE", "/v1/kv/k", &[], b"").await.status, 200);
+    assert_eq!(client.post("/v1/sessions/7587d8aa00000001/renew", b"").await.status, 410);
+    assert_eq!(client.post("/v1/locks/x/release?session=7587d8aa00000001", b"").await.status, 409);
+    assert_eq!(client.get("/livez").await.status, 200);
+}

@@ -1,0 +1,11 @@
+//! The edge against a node of its own, over real sockets.
+
+mod client;
+mod conversations;
+mod framing;
+mod limits;
+mod server;
+mod startup;
+mod streams;
+mod tls;
+mod waits;
