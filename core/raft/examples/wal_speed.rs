@@ -3,6 +3,8 @@
 //! For a few numbers of entries in flight: entries a second, entries per sync, processor time per entry, and how
 //! long a caller waits. Then how long the log takes to open. The directory is used and left behind.
 
+#![expect(clippy::cast_precision_loss, reason = "rates are printed, not computed with")]
+
 use std::collections::VecDeque;
 use std::env;
 use std::fs;
@@ -50,7 +52,7 @@ async fn drive(wal: &Wal, depth: usize, next: &mut u64) {
         rx.await.expect("an answer").expect("durable");
         waits.push(since.elapsed());
     }
-    let (took, spent) = (began.elapsed(), processor() - spent);
+    let (took, spent) = (began.elapsed(), processor().saturating_sub(spent));
     let count = waits.len();
     waits.sort();
     let at = |share: usize| waits[(count * share / 1000).min(count - 1)].as_micros();

@@ -152,13 +152,12 @@ fn go_on(wal: &Wal, found: View, before: &History) -> History {
     let next = found.last.map_or(0, |last| last.index + 1);
     let term = found.last.map_or(1, |last| last.leader_id.term);
     let cut = before.states.windows(2).rev().find(|pair| pair[0] == found && pair[1].last < found.last);
-    let step = match cut {
-        Some(pair) => Step::Truncate(pair[1].last),
-        None => {
-            let lost = before.states.iter().find_map(|state| state.entries.get(&next)).cloned();
-            let lost = lost.filter(|entry| entry.log_id.leader_id.term >= term);
-            Step::Append(vec![lost.unwrap_or_else(|| entry(term, next, 100))])
-        }
+    let step = if let Some(pair) = cut {
+        Step::Truncate(pair[1].last)
+    } else {
+        let lost = before.states.iter().find_map(|state| state.entries.get(&next)).cloned();
+        let lost = lost.filter(|entry| entry.log_id.leader_id.term >= term);
+        Step::Append(vec![lost.unwrap_or_else(|| entry(term, next, 100))])
     };
     let mut history = History::from(found);
     assert!(run(work(wal, &[step], &mut history)), "the log does not go on");

@@ -132,7 +132,7 @@ fn a_record_in_the_place_of_another_is_noticed() {
         with_change(&disk.image(), &segment(1), |bytes| bytes.copy_within(HEADER..HEADER + 40, HEADER + 40));
     match open_error(&stale) {
         WalError::Corrupt { path, offset, .. } => {
-            assert_eq!((path, offset), (segment(1), HEADER as u64 + 40))
+            assert_eq!((path, offset), (segment(1), HEADER as u64 + 40));
         }
         other => panic!("{other}"),
     }
