@@ -149,9 +149,9 @@ settings! {
     checkpoint_interval: Span = "10s" "DURATION" "A checkpoint is written this often while there are changes";
     checkpoint_bytes: ByteSize = "64MiB" "SIZE" "A checkpoint is written after so much log";
     segment_bytes: ByteSize = "64MiB" "SIZE" "Size of a log file";
-    threads: usize = "0" "N" "Threads for requests; 0 chooses by the number of cores";
+    threads: usize = "0" "N" "Threads for requests; 0 means half the cores, at most 8";
     log_format: LogFormat = "pretty" "FORMAT" "pretty or json";
-    log_level: String = "info" "FILTER" "error, warn, info, debug, or a filter such as info,coracle_raft=debug";
+    log_level: String = "info" "FILTER" "error, warn, info, debug, or a filter such as info,openraft=debug";
 }
 
 impl Default for Config {

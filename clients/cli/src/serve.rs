@@ -86,11 +86,7 @@ pub fn run(serve: &Serve) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if config.threads > 0 {
-        runtime.worker_threads(config.threads);
-    }
-    let runtime = runtime.enable_all().build()?;
+    let runtime = runtime(config.threads)?;
     runtime.block_on(coracle_server::run(config, std::future::pending())).map_err(|error| match error {
         coracle_server::RunError::Config(error) => {
             eprintln!("coracle: {error}");
@@ -98,6 +94,18 @@ pub fn run(serve: &Serve) -> Result<(), Failure> {
         }
         error => Failure::Other(error.to_string()),
     })
+}
+
+/// One thread serves small machines best: nothing is handed between threads, and log and checkpoint have their own
+/// anyway (docs/PERFORMANCE.md). With many cores, half of them.
+fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    match if threads > 0 { threads } else { (cores / 2).clamp(1, 8) } {
+        1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        threads => {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(threads).thread_name("edge").enable_all().build()
+        }
+    }
 }
 
 #[cfg(test)]
