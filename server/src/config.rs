@@ -149,6 +149,8 @@ settings! {
     checkpoint_interval: Span = "10s" "DURATION" "A checkpoint is written this often while there are changes";
     checkpoint_bytes: ByteSize = "64MiB" "SIZE" "A checkpoint is written after so much log";
     segment_bytes: ByteSize = "64MiB" "SIZE" "Size of a log file";
+    keep_log_entries: u64 = "100000" "N" "Log kept for members that were away, unless it exceeds the next; who was away for longer gets a snapshot";
+    keep_log_bytes: ByteSize = "128MiB" "SIZE" "The same in bytes";
     threads: usize = "0" "N" "Threads for requests; 0 means half the cores, at most 8";
     log_format: LogFormat = "pretty" "FORMAT" "pretty or json";
     log_level: String = "info" "FILTER" "error, warn, info, debug, or a filter such as info,openraft=debug";

@@ -40,6 +40,7 @@ pub enum RunError {
 /// See [`RunError`].
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
     telemetry::start(&config)?;
+    raise_file_limit();
     let server = Server::start(config).await?;
     let node = server.edge.node.clone();
     tokio::select! {
@@ -54,6 +55,18 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
     drop(node);
     server.stop().await;
     Ok(())
+}
+
+/// Each connection is a file: take as many as the system lets us.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) =
+            setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::warn!(%error, current = limit.current, "the limit of open files could not be raised");
+    }
 }
 
 /// SIGTERM or SIGINT.
@@ -111,7 +124,7 @@ impl Server {
             name = config.name, id = node.id(), listen = %address, peers = %config.peer_listen,
             data = %config.data.display(), tls = acceptor.is_tls(), "serving"
         );
-        let edge = Edge::new(node, config, hosts);
+        let edge = Edge::new(node, config, client, hosts);
         let listening = accept::listen(listener, acceptor, edge.clone());
         Ok(Self { edge, address, listening })
     }
@@ -198,6 +211,8 @@ fn options(config: &Config, member: Member, start: Start) -> Options {
     options.checkpoint_bytes = config.checkpoint_bytes.0;
     options.checkpoint_interval = config.checkpoint_interval.as_duration();
     options.segment_bytes = config.segment_bytes.0;
+    options.keep_entries = config.keep_log_entries;
+    options.keep_bytes = config.keep_log_bytes.0;
     options
 }
 
