@@ -85,7 +85,8 @@ pub struct Acquire {
     /// JSON, at most 4 KiB, may be empty.
     #[n(4)]
     pub meta: Box<str>,
-    /// Join the line if it is not free. Otherwise the answer is a refusal and nothing changed.
+    /// Join the line if it is not free. Otherwise the answer is a refusal and nothing changed. A session that is in
+    /// line already is answered its place either way.
     #[n(5)]
     pub wait: bool,
 }
@@ -135,7 +136,7 @@ pub struct Place {
     pub position: u64,
     #[n(4)]
     pub since: Timestamp,
-    /// Holders in the way, at most 16.
+    /// Holders in the way, at most 16; none in a [`Line`], which has all the holders.
     #[n(5)]
     pub blockers: Vec<Hold>,
 }

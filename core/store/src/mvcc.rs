@@ -38,6 +38,11 @@ impl Keys {
         self.records.get(key)
     }
 
+    /// The key as it is stored, with its record: to share its bytes instead of holding them twice.
+    pub fn stored(&self, key: &Key) -> Option<(&Key, &Arc<Record>)> {
+        self.records.get_key_value(key)
+    }
+
     pub fn iter(&self) -> btree_map::Iter<'_, Key, Arc<Record>> {
         self.records.iter()
     }

@@ -43,7 +43,7 @@ impl Entry<'_> {
         let Put { key, value, content_type, attach, precondition, return_previous } = put;
         check_key(&key)?;
         check_value(&value, &content_type)?;
-        let current = self.txn.get(&key).cloned();
+        let (key, current) = self.txn.stored(key);
         check_precondition(&key, precondition, current.as_ref())?;
         let session = self.txn.attach(&attach, current.as_ref().and_then(|current| current.session))?;
         let before = current.as_ref().map_or(0, |current| mvcc::size(&key, current.value.len()));

@@ -115,7 +115,7 @@ impl<'a> Txn<'a> {
     /// Write a key of any family. Attaching to a session that is not alive is the caller's mistake: resolve with
     /// [`Txn::attach`] first.
     pub fn put(&mut self, key: Key, value: Value, content_type: ContentType, session: Option<SessionId>) {
-        let current = self.get(&key).cloned();
+        let (key, current) = self.stored(key);
         self.write(key, current.as_ref(), Draft { value, content_type, session }, Cause::Command);
     }
     /// Delete a key; true if it existed.
@@ -173,6 +173,14 @@ impl<'a> Txn<'a> {
             return Err(Refusal::QuotaExceeded(live, quota));
         }
         Ok(())
+    }
+
+    /// A key with its present record, sharing the bytes of the stored key if there is one.
+    pub(crate) fn stored(&self, key: Key) -> (Key, Option<Arc<Record>>) {
+        match self.state.keys.stored(&key) {
+            Some((stored, record)) => (stored.clone(), Some(record.clone())),
+            None => (key, None),
+        }
     }
 
     /// Write over `current`, which is the key's present record; answers the new version.
