@@ -24,6 +24,8 @@ pub struct Edge(Arc<Shared>);
 pub struct Shared {
     pub node: Node,
     pub config: Config,
+    /// Base URL by which clients reach this node.
+    pub client_url: String,
     pub metrics: Metrics,
     pub hosts: Hosts,
     /// Renewals acknowledged through this node.
@@ -46,10 +48,11 @@ impl Deref for Edge {
 
 impl Edge {
     #[must_use]
-    pub fn new(node: Node, config: Config, hosts: Hosts) -> Self {
+    pub fn new(node: Node, config: Config, client_url: String, hosts: Hosts) -> Self {
         Self(Arc::new(Shared {
             member: HeaderValue::from(node.id()),
             node,
+            client_url,
             metrics: Metrics::default(),
             hosts,
             renewals: Renewals::default(),

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use crate::config::Config;
 
 /// How long the cluster may take to admit this node.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const ANSWER_BYTES: usize = 1024 * 1024;
 
 /// Ask the cluster at `url` to admit `member` as a learner.

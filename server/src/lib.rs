@@ -4,8 +4,8 @@
 //! decodes, `http::watch` and `http::turn` wake who waits, `http::respond` and `http::problem` answer.
 
 pub mod config;
-pub mod edge;
-pub mod http;
+mod edge;
+mod http;
 pub mod telemetry;
 
 mod accept;

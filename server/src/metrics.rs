@@ -1,6 +1,7 @@
 //! Metrics: prefix `coracle_`, base units, no names of clients in labels.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -79,6 +80,70 @@ impl Metrics {
         self.frames.inc_by(writes);
     }
 
+    /// What the node counts of itself.
+    fn node_figures(text: &mut String, edge: &Edge) {
+        let figures = edge.node.figures();
+        let mut counter = |name: &str, help: &str, value: u64| {
+            let _ = writeln!(
+                text,
+                "# HELP coracle_{name} {help}.\n# TYPE coracle_{name} counter\ncoracle_{name}_total {value}"
+            );
+        };
+        counter(
+            "raft_proposals",
+            "Proposals of this node that were answered or are under way",
+            figures.proposed,
+        );
+        counter(
+            "raft_proposals_failed",
+            "Proposals of this node that got no answer from the log",
+            figures.failed,
+        );
+        counter("leader_changes", "Changes of leader seen", figures.leader_changes);
+        counter("sessions_expired", "Sessions this node has expired as leader", figures.sessions_expired);
+        counter("wal_entries", "Entries written to the log", figures.wal.entries());
+        counter("wal_written_bytes", "Bytes written to the log", figures.wal.bytes());
+        counter("checkpoints", "Checkpoints written", figures.checkpoint.written.load(Ordering::Relaxed));
+        let pending = figures.pending;
+        let _ = writeln!(
+            text,
+            "# HELP coracle_proposals_pending Proposals under way.\n# TYPE coracle_proposals_pending gauge\ncoracle_proposals_pending {pending}"
+        );
+        let seconds = |micros: u64| Duration::from_micros(micros).as_secs_f64();
+        let spent = seconds(figures.checkpoint.micros.load(Ordering::Relaxed));
+        let _ = writeln!(
+            text,
+            "# HELP coracle_checkpoint_seconds Time spent in checkpoints.\n# TYPE coracle_checkpoint_seconds counter\ncoracle_checkpoint_seconds_total {spent}"
+        );
+        let name = "coracle_wal_fsync_duration_seconds";
+        let _ = writeln!(text, "# HELP {name} Time of one fsync of the log.\n# TYPE {name} histogram");
+        let mut cumulative = 0;
+        for (bound, count) in figures.wal.sync_micros.buckets() {
+            cumulative += count;
+            if bound != u64::MAX {
+                let _ = writeln!(text, "{name}_bucket{{le=\"{}\"}} {cumulative}", seconds(bound));
+            }
+        }
+        let sum = seconds(figures.wal.sync_micros.sum());
+        let _ = writeln!(
+            text,
+            "{name}_bucket{{le=\"+Inf\"}} {cumulative}\n{name}_sum {sum}\n{name}_count {cumulative}"
+        );
+        let name = "coracle_peer_round_trip_seconds";
+        let _ = writeln!(
+            text,
+            "# HELP {name} Smoothed time from a request to a peer to its answer.\n# TYPE {name} gauge"
+        );
+        for (peer, class, traffic) in figures.traffic {
+            let class = format!("{class:?}").to_ascii_lowercase();
+            let _ = writeln!(
+                text,
+                "{name}{{peer=\"{peer}\",class=\"{class}\"}} {}",
+                traffic.round_trip.as_secs_f64()
+            );
+        }
+    }
+
     /// The text that Prometheus scrapes: what was counted here, and what the node knows of itself now.
     #[must_use]
     pub fn render(&self, edge: &Edge) -> String {
@@ -112,6 +177,7 @@ impl Metrics {
         gauge("requests_in_flight", "Requests worked on", edge.requests.now() as u64);
         gauge("parked_requests", "Requests waiting for something to change", edge.waiters.now() as u64);
         gauge("watch_streams", "Open streams", edge.streams.now() as u64);
+        Self::node_figures(&mut text, edge);
         // Ends with the `# EOF` of the exposition format.
         if let Err(error) = encode(&mut text, &self.registry) {
             tracing::error!(%error, "metrics could not be written");

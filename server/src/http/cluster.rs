@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::call::{Call, check_name, outcome, unexpected};
 use super::problem::{Answer, Refused, bad_body, bad_query};
 use super::respond;
+use crate::edge::Edge;
 
 /// Where the id is in `/v1/members/{id}`.
 const ID: usize = 2;
@@ -56,12 +57,15 @@ fn role(member: &MemberStatus) -> Role {
     if member.voter { Role::Voter } else { Role::Learner }
 }
 
-fn shown(member: &MemberStatus) -> api::Member {
+fn shown(member: &MemberStatus, edge: &Edge) -> api::Member {
+    // Founders know the client URLs of others only if those have told; each knows its own.
+    let own = member.id == edge.node.id();
+    let client_url = if own { edge.client_url.clone() } else { member.member.client.clone() };
     api::Member {
         id: member.id.to_string(),
         name: member.member.name.clone(),
         peer: member.member.peer.clone(),
-        client_url: member.member.client.clone(),
+        client_url,
         role: role(member),
         leader: member.leader,
         state: match member.reachable {
@@ -77,7 +81,7 @@ fn shown(member: &MemberStatus) -> api::Member {
 pub async fn list(call: Call) -> Answer {
     call.query.done()?;
     let Status { revision, .. } = call.edge.node.status();
-    let items = call.edge.node.members().iter().map(shown).collect();
+    let items = call.edge.node.members().iter().map(|member| shown(member, &call.edge)).collect();
     Ok(respond::json(StatusCode::OK, revision, &api::Page { items, next_cursor: None, revision: revision.0 }))
 }
 
@@ -100,7 +104,7 @@ pub async fn member(call: Call) -> Answer {
 fn one(call: &Call, id: u64) -> Answer {
     let members = call.edge.node.members();
     let member = members.iter().find(|m| m.id == id).ok_or_else(|| no_such(&id.to_string()))?;
-    Ok(respond::json(StatusCode::OK, call.edge.node.status().revision, &shown(member)))
+    Ok(respond::json(StatusCode::OK, call.edge.node.status().revision, &shown(member, &call.edge)))
 }
 
 /// `POST /v1/members` also takes `peer_url`, with or without a scheme.
@@ -138,11 +142,17 @@ pub async fn add(mut call: Call) -> Answer {
     }
     let member = Member { name: body.name, peer, client: body.client_url };
     let id = call.edge.node.admit(member, Instant::now() + CHANGE).await?;
+    // The leader has admitted it; this node may learn of it a moment later.
+    let mut members = call.edge.node.members();
+    while !members.iter().any(|member| member.id == id) && Instant::now() < call.deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        members = call.edge.node.members();
+    }
     let status = call.edge.node.status();
     let answer = api::MemberAdded {
         id: id.to_string(),
         cluster_id: cluster_id(status.cluster),
-        members: call.edge.node.members().iter().map(shown).collect(),
+        members: members.iter().map(|member| shown(member, &call.edge)).collect(),
     };
     let mut response = respond::json(StatusCode::CREATED, status.revision, &answer);
     if let Ok(location) = format!("/v1/members/{id}").try_into() {
@@ -170,11 +180,12 @@ pub async fn remove(mut call: Call) -> Answer {
     let id = changing(&mut call).await?;
     call.edge.node.remove(id, Instant::now() + CHANGE).await?;
     let Status { revision, .. } = call.edge.node.status();
-    #[derive(Serialize)]
-    struct Removed {
-        removed: String,
-    }
     Ok(respond::json(StatusCode::OK, revision, &Removed { removed: id.to_string() }))
+}
+
+#[derive(Serialize)]
+struct Removed {
+    removed: String,
 }
 
 async fn changing(call: &mut Call) -> Answer<u64> {
@@ -189,7 +200,8 @@ pub async fn hash(call: Call) -> Answer {
     #[derive(Serialize)]
     struct Hash {
         revision: u64,
-        hash: String,
+        #[serde(rename = "hash")]
+        state: String,
         member_id: String,
         diverged: bool,
     }
@@ -197,7 +209,7 @@ pub async fn hash(call: Call) -> Answer {
     let status = call.edge.node.status();
     let body = Hash {
         revision: status.revision.0,
-        hash: format!("{:032x}", status.hash),
+        state: format!("{:032x}", status.hash),
         member_id: status.id.to_string(),
         diverged: status.diverged,
     };

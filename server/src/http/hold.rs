@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::{ByeReason, HoldFrame, Problem, Span};
 use coracle_recipes::lock::Turn;
@@ -37,26 +38,35 @@ pub enum Claim {
 }
 
 /// Whether the stream shall be server-sent events; asked before the parameters end.
-pub fn wants_sse(call: &mut Call) -> Answer<bool> {
+fn wants_sse(call: &mut Call) -> Answer<bool> {
     let format = call.format(&[("ndjson", Format::Ndjson), ("sse", Format::Sse)])?;
     Ok(format == Some(Format::Sse))
 }
 
-/// Begin the stream. The claim was made by a request received at `received`.
-pub fn stream(call: Call, claim: Claim, hold: Hold, received: Instant) -> Answer {
-    stream_as(call, claim, hold, received, false)
+/// A stream that shall begin once its claim is made: its place and its form are settled before anything is proposed.
+pub struct Opening {
+    hold: Hold,
+    sse: bool,
+    place: Admitted,
 }
 
-pub fn stream_as(mut call: Call, claim: Claim, hold: Hold, received: Instant, sse: bool) -> Answer {
+/// Settle what can be settled before the claim.
+pub fn opening(call: &mut Call, hold: Hold) -> Answer<Opening> {
+    let sse = wants_sse(call)?;
+    Ok(Opening { hold, sse, place: call.edge.open_stream()? })
+}
+
+/// Begin the stream. The claim was made by a request received at `received`.
+pub fn stream(mut call: Call, opening: Opening, claim: Claim, received: Instant) -> Response {
+    let Opening { hold, sse, place } = opening;
     let edge = call.edge.clone();
     let (session, revision) = match &claim {
-        Claim::Key { session, revision } | Claim::Session { session, revision } => (*session, *revision),
-        Claim::Lock { session, revision, .. } => (*session, *revision),
+        Claim::Key { session, revision }
+        | Claim::Session { session, revision }
+        | Claim::Lock { session, revision, .. } => (*session, *revision),
     };
     let mutation = Mutation { principal: call.peer.principal.clone(), guards: Vec::new(), idempotency: None };
     let closing = Withdrawal::new(&edge, mutation, Operation::CloseSession(session));
-    // From here on the session is closed if the stream cannot begin.
-    let place = edge.open_stream()?;
     call.admitted = None;
     let ttl = hold.ttl.as_duration();
     edge.renewals.note(session, received, ttl);
@@ -75,7 +85,7 @@ pub fn stream_as(mut call: Call, claim: Claim, hold: Hold, received: Instant, ss
     }
     let stream =
         futures::stream::unfold(feed, |mut feed| async move { feed.next().await.map(|bytes| (bytes, feed)) });
-    Ok(frame::response(sse, revision, stream))
+    frame::response(sse, revision, stream)
 }
 
 enum Stage {

@@ -10,7 +10,7 @@ use coracle_store::{Family, Key, Millis, Operation, Outcome, Record, Revision, S
 use http::{Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
 
-use super::call::{Call, Mutation, draw_session, outcome, unexpected};
+use super::call::{Call, draw_session, outcome, unexpected};
 use super::problem::{Answer, Refused, bad_query};
 use super::read::Format;
 use super::{body, hold, json, kv_list, query, respond, watch};
@@ -21,12 +21,15 @@ const BEFORE_KEY: usize = "/v1/kv/".len();
 /// Every request for `/v1/kv` and `/v1/kv/{*key}`.
 pub async fn serve(mut call: Call) -> Answer {
     let exact = if call.uri.path().len() > BEFORE_KEY { None } else { call.query.bytes("key") };
-    let Some(key) = key_of(&call, exact)? else { return kv_list::serve(call).await };
+    let Some(key) = key_of(&call, exact)? else {
+        // Boxed, so that the futures of the hot calls stay small; likewise below.
+        return Box::pin(kv_list::serve(call)).await;
+    };
     match call.method {
         Method::GET | Method::HEAD => read(call, key).await,
         Method::PUT => put(call, key).await,
         Method::DELETE => delete(call, key).await,
-        Method::POST => append(call, key).await,
+        Method::POST => Box::pin(append(call, key)).await,
         _ => Err(method_not_allowed("GET, HEAD, PUT, DELETE, POST")),
     }
 }
@@ -58,10 +61,10 @@ pub fn check_key(name: &[u8]) -> Answer<()> {
 async fn read(mut call: Call, key: Key) -> Answer {
     if let Some(watching) = watch::asked(&mut call)? {
         let scope = watch::Scope::kv(Selection::Key(key));
-        return watch::open(call, watching, scope).await;
+        return Box::pin(watch::open(call, watching, scope)).await;
     }
     if call.query.flag("history")?.unwrap_or(false) {
-        return kv_list::history(call, key).await;
+        return Box::pin(kv_list::history(call, key)).await;
     }
     let reading = call.reading()?;
     let at = call.query.number("revision", 0..=u64::MAX)?.map(Revision);
@@ -75,7 +78,8 @@ async fn read(mut call: Call, key: Key) -> Answer {
             return Err(bad_query("wait", "not with revision: the past does not change"));
         }
         Some(poll) => {
-            if let (false, revision) = call.until_changed(poll, Selection::Key(key.clone()), reading).await? {
+            let waiting = Box::pin(call.until_changed(poll, Selection::Key(key.clone()), reading));
+            if let (false, revision) = waiting.await? {
                 return Ok(respond::not_modified(revision));
             }
         }
@@ -233,19 +237,20 @@ async fn put(mut call: Call, key: Key) -> Answer {
     }
     let bytes = call.value().await?;
     let content_type = body::content_type(&call.headers, &bytes)?;
-    let mutation = call.mutation(&bytes)?;
     let (attach, hold) = match ephemeral {
         Some(ephemeral) => (ephemeral.attach, ephemeral.hold),
         None if keep => (Attach::Keep, None),
         None => (Attach::None, None),
     };
+    let opening = hold.map(|hold| hold::opening(&mut call, hold)).transpose()?;
+    let mutation = call.mutation(&bytes)?;
     let put = Put { key, value: Value::from(&*bytes), content_type, attach, precondition, return_previous };
     let received = std::time::Instant::now();
     let reply = call.propose(mutation, Operation::Put(put)).await?;
     let (revision, replayed, outcome) = outcome(reply)?;
     let Outcome::Put(put) = outcome else { return Err(unexpected(&outcome)) };
-    if let (Some(hold), Some(session)) = (hold, put.session) {
-        return hold::stream(call, hold::Claim::Key { session, revision }, hold, received);
+    if let (Some(opening), Some(session)) = (opening, put.session) {
+        return Ok(hold::stream(call, opening, hold::Claim::Key { session, revision }, received));
     }
     let status = if put.version == 1 { StatusCode::CREATED } else { StatusCode::OK };
     let mut out = Vec::with_capacity(96 + put.key.name().len());
@@ -301,15 +306,16 @@ async fn append(mut call: Call, key: Key) -> Answer {
     let ephemeral = ephemeral(&mut call)?;
     let bytes: Bytes = call.value().await?;
     let content_type = body::content_type(&call.headers, &bytes)?;
-    let mutation: Mutation = call.mutation(&bytes)?;
     let (attach, hold) = ephemeral.map_or((Attach::None, None), |e| (e.attach, e.hold));
+    let opening = hold.map(|hold| hold::opening(&mut call, hold)).transpose()?;
+    let mutation = call.mutation(&bytes)?;
     let operation =
         Operation::Append(Append { directory, value: Value::from(&*bytes), content_type, attach });
     let received = std::time::Instant::now();
     let (revision, replayed, outcome) = outcome(call.propose(mutation, operation).await?)?;
     let Outcome::Put(put) = outcome else { return Err(unexpected(&outcome)) };
-    if let (Some(hold), Some(session)) = (hold, put.session) {
-        return hold::stream(call, hold::Claim::Key { session, revision }, hold, received);
+    if let (Some(opening), Some(session)) = (opening, put.session) {
+        return Ok(hold::stream(call, opening, hold::Claim::Key { session, revision }, received));
     }
     let mut out = Vec::with_capacity(96 + put.key.name().len());
     out.push(b'{');

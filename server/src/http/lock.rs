@@ -36,13 +36,13 @@ pub async fn acquire(mut call: Call) -> Answer {
     let Some(ephemeral) = kv::ephemeral(&mut call)? else {
         return Err(bad_query("session", "one of session, ttl and hold=true is required"));
     };
-    let sse = if ephemeral.hold.is_some() { hold::wants_sse(&mut call)? } else { false };
     if keep && ephemeral.hold.is_some() {
         return Err(bad_query("keep", "not together with hold: the connection keeps the place"));
     }
     let bytes = call.no_body().await?;
+    let opening = ephemeral.hold.map(|hold| hold::opening(&mut call, hold)).transpose()?;
     let mutation = call.mutation(&bytes)?;
-    let waits = keep || wait.map_or(ephemeral.hold.is_some(), |wait| !wait.is_zero());
+    let waits = keep || wait.map_or(opening.is_some(), |wait| !wait.is_zero());
     let acquire = lock::Acquire {
         lock: name.as_str().into(),
         mode: mode.unwrap_or(Mode::Exclusive),
@@ -72,12 +72,12 @@ pub async fn acquire(mut call: Call) -> Answer {
             return Err(refused);
         }
     };
-    if let Some(hold) = ephemeral.hold {
+    if let Some(opening) = opening {
         withdrawal.settle();
         let session = session_of(&turn).unwrap_or_else(|| acquiring.claimant());
         let until = wait.map(|wait| received + wait.as_duration());
         let claim = hold::Claim::Lock { session, lock: acquiring.name, revision, until };
-        return hold::stream_as(acquiring.call, claim, hold, received, sse);
+        return Ok(hold::stream(acquiring.call, opening, claim, received));
     }
     let answer = acquiring.answer(revision, turn, wait.unwrap_or_default(), &mut withdrawal).await;
     // An error of unknown effect leaves the withdrawal armed: the claim may be in the line.
@@ -190,7 +190,8 @@ impl Acquiring {
                     // Somebody took the claim back: a retry's forerunner that timed out, or the session itself. As
                     // long as the session lives the call stands in line again.
                     let alive = following.edge.node.read(|store| store.session(session).is_some());
-                    if !alive && !(self.was_replayed && self.private.is_some()) {
+                    let may_begin_anew = self.was_replayed && self.private.is_some();
+                    if !alive && !may_begin_anew {
                         return Err(session_expired(session).into());
                     }
                     self.mutation.idempotency = None;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::response::Response;
 use coracle_api::{self as api, Code, Problem, Span};
+use coracle_raft::node::RenewError;
 use coracle_recipes::lock::{self, Turn};
 use coracle_store::command::{OnExpire, OpenSession, UpdateSession};
 use coracle_store::{
@@ -51,9 +52,13 @@ pub async fn open(mut call: Call) -> Answer {
     if body.lock_delay.is_some_and(|delay| !delay.is_zero()) {
         return Err(Problem::new(Code::NotImplemented, "lock_delay is not there yet").into());
     }
-    let hold = call.query.flag("hold")?.unwrap_or(false);
+    let asked = call.query.flag("hold")?.unwrap_or(false);
     let on_disconnect = call.query.word("on_disconnect", &[("grace", false), ("expire", true)])?;
-    let sse = if hold { hold::wants_sse(&mut call)? } else { false };
+    if on_disconnect.is_some() && !asked {
+        return Err(bad_query("on_disconnect", "only with hold=true"));
+    }
+    let hold = hold::Hold { ttl, expire_at_once: on_disconnect == Some(true) };
+    let opening = if asked { Some(hold::opening(&mut call, hold)?) } else { None };
     let open = OpenSession {
         id: draw_session(),
         ttl: Millis(ttl.as_millis()),
@@ -68,9 +73,8 @@ pub async fn open(mut call: Call) -> Answer {
     let (revision, replayed, outcome) = outcome(call.propose(mutation, Operation::OpenSession(open)).await?)?;
     let Outcome::Session(id) = outcome else { return Err(unexpected(&outcome)) };
     call.edge.renewals.note(id, received, ttl.as_duration());
-    if hold {
-        let hold = hold::Hold { ttl, expire_at_once: on_disconnect == Some(true) };
-        return hold::stream_as(call, hold::Claim::Session { session: id, revision }, hold, received, sse);
+    if let Some(opening) = opening {
+        return Ok(hold::stream(call, opening, hold::Claim::Session { session: id, revision }, received));
     }
     let body = api::SessionCreated { id: wire::session(id), ttl, valid_for: ttl, revision: revision.0 };
     let mut response = respond::json(StatusCode::CREATED, revision, &body);
@@ -131,7 +135,7 @@ pub async fn renew(mut call: Call) -> Answer {
     }
     let valid_for = match call.edge.node.renew(id, call.deadline).await {
         Ok(valid_for) => valid_for,
-        Err(coracle_raft::node::RenewError::Expired) => {
+        Err(RenewError::Expired) => {
             call.edge.renewals.forget(id);
             return Err(session_expired(id).into());
         }
@@ -157,18 +161,19 @@ pub async fn hold(mut call: Call) -> Answer {
     let received = Instant::now();
     let id = id(&call)?;
     let on_disconnect = call.query.word("on_disconnect", &[("grace", false), ("expire", true)])?;
-    let sse = hold::wants_sse(&mut call)?;
+    let known = call.edge.node.read(|store| store.session(id).map(|session| session.ttl.0));
+    let ttl = known.map_or(kv::TTL_DEFAULT, Span::from_millis_saturating);
+    let opening = hold::opening(&mut call, hold::Hold { ttl, expire_at_once: on_disconnect == Some(true) })?;
     call.no_body().await?;
     call.query.done()?;
-    let valid_for = call.edge.node.renew(id, call.deadline).await.map_err(|error| match error {
-        coracle_raft::node::RenewError::Expired => session_expired(id).into(),
-        error @ coracle_raft::node::RenewError::Circumstance(_) => Refused::from(error),
-    })?;
+    let valid_for = match call.edge.node.renew(id, call.deadline).await {
+        Ok(valid_for) => valid_for,
+        Err(RenewError::Expired) => return Err(session_expired(id).into()),
+        Err(error) => return Err(error.into()),
+    };
     call.edge.renewals.note(id, received, valid_for);
-    let (session, revision) = call.edge.node.read(|store| (store.session(id).cloned(), store.revision()));
-    let ttl = session.map_or(valid_for.into(), |session| Span::from_millis_saturating(session.ttl.0));
-    let hold = hold::Hold { ttl, expire_at_once: on_disconnect == Some(true) };
-    hold::stream_as(call, hold::Claim::Session { session: id, revision }, hold, received, sse)
+    let revision = call.edge.node.read(Store::revision);
+    Ok(hold::stream(call, opening, hold::Claim::Session { session: id, revision }, received))
 }
 
 /// `DELETE /v1/sessions/{id}`

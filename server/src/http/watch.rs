@@ -236,9 +236,6 @@ struct Look {
 impl Feed {
     /// The next bytes to send; `None` ends the stream.
     async fn next(&mut self) -> Option<Bytes> {
-        if !self.frames.is_empty() {
-            return self.taken();
-        }
         while self.frames.is_empty() {
             if self.left == Some(0) && !matches!(self.stage, Stage::Ended) {
                 self.frames.bye("limit", Some(self.cursor));
@@ -251,13 +248,8 @@ impl Feed {
                 Stage::Catching | Stage::Live => self.follow().await,
             }
         }
-        self.taken()
-    }
-
-    fn taken(&mut self) -> Option<Bytes> {
-        let bytes = self.frames.take();
         self.edge.metrics.frames_sent(1);
-        Some(bytes)
+        Some(self.frames.take())
     }
 
     fn count(&mut self) {
@@ -364,16 +356,15 @@ impl Feed {
             }
             Chunks::Kv(behind) => {
                 let at = self.cursor;
-                match node.read(|store| kv_chunk(store, &self.scope.selection, behind, at, &mut items)) {
-                    Ok(last) => last.map(|key| Chunks::Kv(Some(key))),
-                    Err(_) => {
-                        // The client took longer for the snapshot than history is kept: it has to begin again.
-                        self.edge.metrics.lagged.inc();
-                        self.frames.mark("lagged", Revision(0));
-                        self.stage = Stage::Ended;
-                        return;
-                    }
-                }
+                let chunk = node.read(|store| kv_chunk(store, &self.scope.selection, behind, at, &mut items));
+                let Ok(last) = chunk else {
+                    // The client took longer for the snapshot than history is kept: it has to begin again.
+                    self.edge.metrics.lagged.inc();
+                    self.frames.mark("lagged", Revision(0));
+                    self.stage = Stage::Ended;
+                    return;
+                };
+                last.map(|key| Chunks::Kv(Some(key)))
             }
         };
         let more = rest.is_some();

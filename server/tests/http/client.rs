@@ -127,7 +127,7 @@ impl Client {
 
     /// More bytes into the buffer; 0 at the end of the connection.
     pub async fn fill(&mut self) -> usize {
-        let mut part = [0; 16 * 1024];
+        let mut part = vec![0; 16 * 1024];
         let read = tokio::time::timeout(PATIENCE, self.stream.read(&mut part)).await.expect("bytes in time");
         let read = read.unwrap_or(0);
         self.buffer.extend_from_slice(&part[..read]);

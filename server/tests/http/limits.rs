@@ -89,15 +89,8 @@ async fn pages_follow_their_cursor_at_one_revision() {
     for order in ["asc", "desc"] {
         let (mut cursor, mut seen, mut revision) = (String::new(), Vec::new(), None);
         loop {
-            let page = client
-                .get(
-                    &format!("/v1/kv?prefix=p/&limit=10&keys_only=true&order={order}&cursor={cursor}")
-                        .replace("&cursor=&", "&")
-                        .trim_end_matches("&cursor=")
-                        .to_owned(),
-                )
-                .await
-                .json();
+            let path = format!("/v1/kv?prefix=p/&limit=10&keys_only=true&order={order}{cursor}");
+            let page = client.get(&path).await.json();
             // What happens between the pages is not in them.
             client.put("/v1/kv/p/00a", b"new").await;
             assert_eq!(revision.get_or_insert(page["revision"].clone()), &page["revision"]);
@@ -105,7 +98,7 @@ async fn pages_follow_their_cursor_at_one_revision() {
                 page["items"].as_array().unwrap().iter().map(|i| i["key"].as_str().unwrap().to_owned()),
             );
             match page["next_cursor"].as_str() {
-                Some(next) => next.clone_into(&mut cursor),
+                Some(next) => cursor = format!("&cursor={next}"),
                 None => break,
             }
         }
@@ -207,4 +200,35 @@ async fn at_overload_what_frees_is_still_taken() {
     assert_eq!(client.post("/v1/sessions/7587d8aa00000001/renew", b"").await.status, 410);
     assert_eq!(client.post("/v1/locks/x/release?session=7587d8aa00000001", b"").await.status, 409);
     assert_eq!(client.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn metrics_are_lines_that_prometheus_reads() {
+    let running = start(|_| {}).await;
+    let mut client = Client::connect(running.address).await;
+    client.put("/v1/kv/secret-name", b"x").await;
+    client.post("/v1/locks/secret-lock/acquire?ttl=30s", b"").await;
+    let answer = client.get("/metrics").await;
+    let text = answer.text();
+    assert!(answer.header("content-type").unwrap().starts_with("application/openmetrics-text"));
+    assert!(text.ends_with("# EOF\n"));
+    assert!(!text.contains("secret"), "no names of clients in labels");
+    let mut types = std::collections::HashSet::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("# TYPE ") {
+            assert!(types.insert(name.to_owned()), "{name} is described twice");
+        } else if !line.starts_with('#') {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(name.starts_with("coracle_") && value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+    for line in [
+        "coracle_is_leader 1",
+        "coracle_keys 1",
+        "coracle_sessions 1",
+        r#"coracle_http_requests_total{route="/v1/kv",method="PUT",status="201"} 1"#,
+        r#"coracle_http_requests_total{route="/v1/locks/{name}/acquire",method="POST",status="200"} 1"#,
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
 }
