@@ -52,7 +52,12 @@ async fn drive() -> Result<()> {
 async fn mirror(folder: &Path, short: bool) -> Result<()> {
     let started = Instant::now();
     let source = folder.join("source");
-    let taken = tree::collect(&trees(), &source, if short { 400 } else { usize::MAX })?;
+    let files_max = match (short, options("--tree").is_empty()) {
+        (true, _) => 400,
+        (false, true) => 7000,
+        (false, false) => usize::MAX,
+    };
+    let taken = tree::collect(&trees(), &source, files_max)?;
     println!("tree      {taken}");
     ensure!(taken.binary > 0, "there is no binary file in the tree");
     ensure!(short || taken.files >= 5000, "fewer than 5000 files: name more trees with --tree");
@@ -66,11 +71,11 @@ async fn mirror(folder: &Path, short: bool) -> Result<()> {
 
     let (target, log) = (folder.join("target"), folder.join("events.log"));
     let follower = start_follower(&cluster, &target, &log).await?;
-    println!("follower  pid {} writes what it sees into another directory", follower.id());
+    println!("follower  pid {} writes what it sees into another directory", follower.0.id());
 
-    let import = Import::start(&cluster, &source)?;
+    let import = cli(&cluster, &["kv", "import"], &source)?.spawn().map(Running)?;
     kill_the_leader_midway(&mut cluster, &client, taken.files).await?;
-    import.finish()?;
+    wait_for(import, "coracle kv import", Duration::from_mins(5)).await?;
     println!("import    done: {} files", taken.files);
 
     let edits = tree::edit(&source)?;
@@ -103,7 +108,7 @@ fn trees() -> Vec<PathBuf> {
     std::iter::once(repository).chain(system.map(PathBuf::from)).filter(|tree| tree.is_dir()).collect()
 }
 
-async fn start_follower(cluster: &Cluster, target: &Path, log: &Path) -> Result<Child> {
+async fn start_follower(cluster: &Cluster, target: &Path, log: &Path) -> Result<Running> {
     let child = Command::new(std::env::current_exe()?)
         .args(["follow", "--prefix", PREFIX, "--files", FILES, "--end", END])
         .arg("--into")
@@ -111,7 +116,8 @@ async fn start_follower(cluster: &Cluster, target: &Path, log: &Path) -> Result<
         .arg("--log")
         .arg(log)
         .env("CORACLE_URL", cluster.urls())
-        .spawn()?;
+        .spawn()
+        .map(Running)?;
     let end = Instant::now() + Duration::from_secs(20);
     while !record::is_synced(log) {
         ensure!(Instant::now() < end, "the follower did not start watching within 20 s");
@@ -136,8 +142,10 @@ async fn kill_the_leader_midway(cluster: &mut Cluster, client: &Coracle, files: 
     ensure!(there < files, "the import was over before the leader was killed: use a larger tree");
     println!("leader    another one answered after {:.1?}", killed.elapsed());
     leader.start()?;
-    leader.ready(Duration::from_secs(30)).await?;
-    println!("leader    {} restarted and ready again", leader.name);
+    let restarted = Instant::now();
+    // Generous: the import goes on meanwhile, perhaps with debug builds on a busy machine.
+    leader.ready(Duration::from_mins(2)).await?;
+    println!("leader    {} restarted and ready again after {:.1?}", leader.name, restarted.elapsed());
     Ok(())
 }
 
@@ -157,19 +165,14 @@ fn key_of(path: &Path) -> Vec<u8> {
     [FILES.as_bytes(), path.as_os_str().as_encoded_bytes()].concat()
 }
 
-/// A running `coracle kv import`.
-struct Import(Child);
+/// A child process that does not outlive its handle.
+struct Running(Child);
 
-impl Import {
-    fn start(cluster: &Cluster, source: &Path) -> Result<Self> {
-        let mut command = cli(cluster, &["kv", "import"], source)?;
-        Ok(Self(command.spawn().context("cannot start the import")?))
-    }
-
-    fn finish(mut self) -> Result<()> {
-        let status = self.0.wait()?;
-        ensure!(status.success(), "coracle kv import: {status}");
-        Ok(())
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Best effort: mostly it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -186,17 +189,13 @@ fn cli(cluster: &Cluster, words: &[&str], folder: &Path) -> Result<Command> {
     Ok(command)
 }
 
-async fn wait_for(mut child: Child, name: &str, patience: Duration) -> Result<()> {
+async fn wait_for(mut child: Running, name: &str, patience: Duration) -> Result<()> {
     let end = Instant::now() + patience;
     loop {
-        match child.try_wait()? {
+        match child.0.try_wait()? {
             Some(status) if status.success() => return Ok(()),
             Some(status) => bail!("{name}: {status}"),
-            None if Instant::now() > end => {
-                child.kill()?;
-                child.wait()?;
-                bail!("{name} was not done after {patience:?}");
-            }
+            None if Instant::now() > end => bail!("{name} was not done after {patience:?}"),
             None => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
