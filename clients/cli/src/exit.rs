@@ -1,5 +1,6 @@
 //! Exit codes.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use coracle_client::Error;
@@ -40,7 +41,8 @@ impl Failure {
     /// Say it and leave.
     pub fn report(self) -> ExitCode {
         match &self {
-            Failure::Client(Error::Shown(line)) => println!("{line}"),
+            // Whoever does not read it does not want it.
+            Failure::Client(Error::Shown(line)) => drop(writeln!(std::io::stdout(), "{line}")),
             Failure::Client(error) => eprintln!("coracle: {error}"),
             Failure::Usage(text) | Failure::Other(text) => eprintln!("coracle: {text}"),
             Failure::Exit(_) => {}

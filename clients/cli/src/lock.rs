@@ -69,6 +69,7 @@ pub enum Action {
 
 #[derive(Debug, clap::Args)]
 pub struct Hold {
+    /// Name of the lock: any text up to 512 bytes
     #[arg(required = true)]
     pub name: Option<String>,
     /// Together with other shared holders

@@ -25,6 +25,7 @@ mod serve;
 mod session;
 mod txn;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -49,8 +50,9 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Serve(serve) => serve::run(&serve),
         Command::Exec(exec) => Err(child::become_command(&exec)),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "coracle", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "coracle", &mut script);
+            Ok(std::io::stdout().write_all(&script)?)
         }
         command => {
             let runtime =

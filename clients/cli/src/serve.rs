@@ -1,5 +1,6 @@
 //! `serve`: run a node. Settings, their layers and their help live in the server; here they become flags.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, FromArgMatches, value_parser};
@@ -81,8 +82,9 @@ pub fn run(serve: &Serve) -> Result<(), Failure> {
     let config = Config::load(serve.flags.iter().cloned(), variables, serve.config.as_deref())
         .map_err(|error| Failure::Usage(error.to_string()))?;
     if serve.print_config {
+        let mut out = std::io::stdout().lock();
         for (setting, value, origin) in config.values() {
-            println!("{} = {value:?}  # {origin}", setting.name);
+            writeln!(out, "{} = {value:?}  # {origin}", setting.name)?;
         }
         return Ok(());
     }
@@ -102,9 +104,11 @@ fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     match if threads > 0 { threads } else { (cores / 2).clamp(1, 8) } {
         1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
-        threads => {
-            tokio::runtime::Builder::new_multi_thread().worker_threads(threads).thread_name("edge").enable_all().build()
-        }
+        threads => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("edge")
+            .enable_all()
+            .build(),
     }
 }
 

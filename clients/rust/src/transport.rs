@@ -46,6 +46,8 @@ pub(crate) enum Failure {
     Problem { problem: Box<Problem>, retry_after: Option<Duration> },
     /// No whole answer.
     Broken { detail: String, effect: Effect },
+    /// The node's certificate is not trusted: the same every time.
+    Untrusted { detail: String },
 }
 
 impl Answer {
@@ -70,7 +72,7 @@ impl Failure {
     /// Whether another attempt makes sense, and whether it should go to another node.
     fn retry(&self) -> (bool, bool) {
         match self {
-            Failure::Broken { .. } => (true, true),
+            Failure::Broken { .. } | Failure::Untrusted { .. } => (true, true),
             Failure::Problem { problem, .. } => match problem.retry {
                 Retry::SameRequest => (true, false),
                 Retry::OtherNode => (true, true),
@@ -83,6 +85,7 @@ impl Failure {
         match self {
             Failure::Problem { problem, .. } => problem.effect,
             Failure::Broken { effect, .. } => *effect,
+            Failure::Untrusted { .. } => Effect::None,
         }
     }
 
@@ -94,6 +97,7 @@ impl Failure {
                 Error::Problem(problem)
             }
             Failure::Broken { detail, .. } => Error::Unreachable { detail, effect },
+            Failure::Untrusted { detail } => Error::Tls(detail),
         }
     }
 }
@@ -104,6 +108,7 @@ impl Transport {
         let end = Instant::now() + deadline + call.wait;
         let mut backoff = Backoff::default();
         let mut unknown = false;
+        let mut untrusted = 0;
         loop {
             let endpoint = self.current.load(Ordering::Relaxed);
             let left = end.saturating_duration_since(Instant::now());
@@ -113,12 +118,13 @@ impl Transport {
                 Err(failure) => failure,
             };
             unknown |= failure.effect() == Effect::Unknown;
+            untrusted = if matches!(failure, Failure::Untrusted { .. }) { untrusted + 1 } else { 0 };
             let (again, elsewhere) = failure.retry();
             if !again {
                 // A refusal of a repeatable call is the answer to all its attempts.
                 return Err(match failure {
                     Failure::Problem { problem, .. } => Error::Problem(problem),
-                    broken @ Failure::Broken { .. } => broken.into_error(Effect::Unknown),
+                    other => other.into_error(Effect::Unknown),
                 });
             }
             if elsewhere {
@@ -128,7 +134,7 @@ impl Transport {
                 Failure::Problem { retry_after: Some(retry_after), .. } => (*retry_after).max(backoff.next()),
                 _ => backoff.next(),
             };
-            let hopeless = Instant::now() + pause >= end;
+            let hopeless = Instant::now() + pause >= end || untrusted >= self.endpoints.len();
             if hopeless || (unknown && !call.is_repeatable()) {
                 return Err(failure.into_error(if unknown { Effect::Unknown } else { Effect::None }));
             }
@@ -245,9 +251,21 @@ fn broken(error: &reqwest::Error) -> Failure {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         detail = format!("{detail}: {cause}");
+        if is_untrusted(cause) {
+            return Failure::Untrusted { detail };
+        }
         source = cause.source();
     }
     Failure::Broken { detail, effect }
+}
+
+/// Whether TLS refused the other's certificate. Errors of IO hide what they wrap from `source`.
+fn is_untrusted(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        return matches!(tls, rustls::Error::InvalidCertificate(_));
+    }
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    wrapped.is_some_and(|inner| is_untrusted(inner))
 }
 
 fn timed_out(endpoint: &str, timeout: Duration) -> Failure {

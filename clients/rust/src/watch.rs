@@ -211,7 +211,9 @@ impl<I: DeserializeOwned> Reader<I> {
             Err(failure) => {
                 let effect = coracle_api::Effect::None;
                 let (passing, pause, detail) = match &failure {
-                    Failure::Broken { detail, .. } => (true, Duration::ZERO, detail.clone()),
+                    Failure::Broken { detail, .. } | Failure::Untrusted { detail } => {
+                        (true, Duration::ZERO, detail.clone())
+                    }
                     Failure::Problem { problem, retry_after } => (
                         matches!(problem.retry, Retry::SameRequest | Retry::OtherNode),
                         retry_after.unwrap_or_default(),
