@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use coracle_tests::cluster::Cluster;
 use coracle_tests::files;
+use coracle_tests::wait;
 
 /// One node with some keys, killed.
 async fn killed() -> Cluster {
@@ -66,15 +68,27 @@ async fn a_flipped_byte_in_the_log_is_refused() {
     has_all(&mut cluster).await;
 }
 
+/// A second after it was written the mark beside the log knows of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_cut_short_is_refused() {
-    let mut cluster = killed().await;
+    let mut cluster = Cluster::start(1).await;
+    let mark = cluster.nodes[0].data().join("HIGH-WATER");
+    let http = cluster.nodes[0].http().clone();
+    http.put("/v1/kv/early", "x").expect(201).await;
     let segment = segment(&cluster);
-    let end = files::written(&segment);
-    let half = vec![0; end - end / 2];
-    files::overwrite(&segment, end / 2, &half);
+    let cut = files::written(&segment);
+    http.put("/v1/kv/late", "x").expect(201).await;
+    let before = fs::read(&mark).expect("a mark");
+    wait::until("the mark is raised", Duration::from_secs(10), || async {
+        http.put("/v1/kv/later", "x").send().await?;
+        anyhow::ensure!(fs::read(&mark)? != before, "not yet");
+        anyhow::Ok(())
+    })
+    .await;
+    cluster.nodes[0].kill9();
+    files::overwrite(&segment, cut, &vec![0; files::written(&segment) - cut]);
     let said = cluster.nodes[0].refuses_to_start().await;
-    println!("{said}");
+    assert!(said.contains("HIGH-WATER") || said.contains("lost"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -116,7 +116,8 @@ async fn a_node_told_to_join_never_founds() {
     fs::create_dir_all(node.data()).expect("a folder");
     fs::write(node.data().join("LOCK"), "").expect("written");
     node.restart().await;
-    let (old, new) = (cluster.nodes[0].status().await.expect("an answer"), node.status().await.expect("an answer"));
+    let (old, new) =
+        (cluster.nodes[0].status().await.expect("an answer"), node.status().await.expect("an answer"));
     assert_eq!(old["cluster_id"], new["cluster_id"]);
     assert_ne!(old["member_id"], new["member_id"]);
     // With the flag still there it stays who it is.

@@ -1,21 +1,21 @@
 //! Tests of the whole program: real processes, real sockets, real signals.
 
-//mod bad_input;
+mod bad_input;
 mod corruption;
 mod crash;
-//mod curl;
+mod curl;
 mod cut_off;
-//mod events;
+mod events;
 mod idempotency;
 mod identity;
-//mod junk;
-//mod locks;
-//mod locks_line;
+mod junk;
+mod locks;
+mod locks_line;
 mod membership;
 mod pause;
-//mod scale;
-//mod sessions;
-//mod smuggling;
+mod scale;
+mod sessions;
+mod smuggling;
 mod startup;
-//mod tls;
-//mod watch;
+mod tls;
+mod watch;

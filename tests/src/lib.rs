@@ -17,4 +17,5 @@ pub mod program;
 pub mod raw;
 pub mod replay;
 pub mod rounds;
+pub mod volume;
 pub mod wait;
