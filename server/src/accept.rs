@@ -5,8 +5,8 @@
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use axum::response::Response;
 use coracle_raft::network::stream::Stream;
 use coracle_raft::network::tls::Acceptor;
 use coracle_store::Principal;
-use http::Version;
+use http::{Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::edge::Edge;
 use crate::http::call::Peer;
-use crate::http::front::Service;
+use crate::http::front::{Ambiguous, Service};
 
 /// Head of a request, the request line included.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -156,9 +156,12 @@ impl Connection {
         });
         let activity = Arc::new(Activity::new());
         let (service, watched) = (self.service, activity.clone());
-        let handler = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+        let handler = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
             let (service, peer) = (service.clone(), peer.clone());
             let open = Open::new(watched.clone(), request.version());
+            if watched.take_head(request.headers().contains_key(header::TRANSFER_ENCODING)) {
+                request.extensions_mut().insert(Ambiguous);
+            }
             async move { Ok::<_, Infallible>(open.until_sent(service.answer(request.map(Body::new), peer).await)) }
         });
         let io = TokioIo::new(Watched { stream, activity: activity.clone() });
@@ -195,6 +198,9 @@ struct Activity {
     head_since: AtomicU64,
     blocked_since: AtomicU64,
     multiplexed: AtomicBool,
+    /// Bytes read between requests: the head of the next one. hyper forgets a length beside a transfer coding, and we
+    /// refuse to guess which of the two somebody in between believed.
+    head: Mutex<Vec<u8>>,
 }
 
 impl Activity {
@@ -207,7 +213,22 @@ impl Activity {
             head_since: AtomicU64::new(1),
             blocked_since: AtomicU64::new(0),
             multiplexed: AtomicBool::new(false),
+            head: Mutex::default(),
         }
+    }
+
+    /// Forget the head that was read; true if it has a length, which is only looked for beside a transfer coding.
+    fn take_head(&self, coded: bool) -> bool {
+        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        let end =
+            if coded { head.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or(head.len()) } else { 0 };
+        let found = head[..end].windows(16).any(|w| w.eq_ignore_ascii_case(b"\ncontent-length:"));
+        if head.capacity() > 4096 {
+            *head = Vec::new();
+        } else {
+            head.clear();
+        }
+        found
     }
 
     fn now(&self) -> u64 {
@@ -313,6 +334,7 @@ impl AsyncRead for Watched {
         context: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(context, buf);
         if poll.is_ready() {
             let activity = &self.activity;
@@ -320,8 +342,14 @@ impl AsyncRead for Watched {
             activity.last.store(now, Ordering::Relaxed);
             let between =
                 activity.open.load(Ordering::Relaxed) == 0 && !activity.multiplexed.load(Ordering::Relaxed);
-            if between && activity.head_since.load(Ordering::Relaxed) == 0 {
-                activity.head_since.store(now, Ordering::Relaxed);
+            if between {
+                if activity.head_since.load(Ordering::Relaxed) == 0 {
+                    activity.head_since.store(now, Ordering::Relaxed);
+                }
+                let mut head = activity.head.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = HEAD_BYTES.saturating_sub(head.len());
+                let new = &buf.filled()[before..];
+                head.extend_from_slice(&new[..new.len().min(room)]);
             }
         }
         poll
@@ -371,6 +399,20 @@ mod tests {
     }
 
     #[test]
+    fn a_length_beside_a_coding_is_seen() {
+        let activity = Activity::new();
+        let head = |text: &str| activity.head.lock().unwrap().extend_from_slice(text.as_bytes());
+        let put = "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n";
+        head(&format!("{put}CONTENT-length: 3\r\n\r\n"));
+        assert!(activity.take_head(true));
+        head(&format!("{put}\r\n3\r\nContent-Length: 3\r\n"));
+        assert!(!activity.take_head(true), "what stands in the body is not in the head");
+        head("PUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\n");
+        assert!(!activity.take_head(false));
+        assert!(activity.head.lock().unwrap().is_empty());
+    }
+
+    #[test]
     fn a_silent_connection_is_closed_after_the_header_timeout() {
         let mut activity = Activity::new();
         assert!(activity.next_check(&config()).is_some());
@@ -389,6 +431,7 @@ mod tests {
             head_since: AtomicU64::new(activity.head_since.load(Ordering::Relaxed)),
             blocked_since: AtomicU64::new(activity.blocked_since.load(Ordering::Relaxed)),
             multiplexed: AtomicBool::new(false),
+            head: Mutex::default(),
         };
         let (header, idle) = (config().header_timeout.as_duration(), config().idle_timeout.as_duration());
         assert!(aged(&activity, header * 2).next_check(&config()).is_some());

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use coracle_api::{Code, PROBLEM_JSON, Problem};
 use coracle_store::Store;
 use futures::FutureExt;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use tower::ServiceExt;
 
 use super::call::{AdmittedSlot, Call, Front, Peer};
@@ -20,6 +20,10 @@ use super::problem::{Answer, Carried, Refused, retry_after};
 use super::respond::{LEADER, MEMBER, REQUEST_ID, REVISION};
 use super::{json, kv};
 use crate::edge::Edge;
+
+/// Marks a request whose head gives both a length and a transfer coding.
+#[derive(Clone, Copy)]
+pub struct Ambiguous;
 
 /// The whole HTTP service of a node; clones are cheap.
 #[derive(Clone)]
@@ -130,6 +134,13 @@ fn frees(method: &Method, path: &str) -> bool {
 fn check(edge: &Edge, request: &Request, peer: &Peer) -> Answer<()> {
     let headers = request.headers();
     let host = authority(request.uri(), headers)?;
+    if host.is_none() && request.version() == Version::HTTP_11 {
+        return Err(Problem::invalid("header", "host", "required").into());
+    }
+    if request.extensions().get::<Ambiguous>().is_some() {
+        let detail = "not together with transfer-encoding: where would the body end?";
+        return Err(Problem::invalid("header", "content-length", detail).into());
+    }
     if let Some(host) = host
         && !edge.hosts.allows(host)
     {
