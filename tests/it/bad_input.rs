@@ -3,35 +3,8 @@
 use std::time::Duration;
 
 use coracle_tests::cluster::Cluster;
-use coracle_tests::http::Http;
-use coracle_tests::node::Node;
+use coracle_tests::refusals::{all_are_refused, bad};
 use coracle_tests::wait;
-
-struct Bad {
-    method: &'static str,
-    path: String,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-    status: u16,
-    code: &'static str,
-}
-
-fn bad(
-    method: &'static str,
-    path: impl Into<String>,
-    body: impl Into<Vec<u8>>,
-    status: u16,
-    code: &'static str,
-) -> Bad {
-    Bad { method, path: path.into(), headers: Vec::new(), body: body.into(), status, code }
-}
-
-impl Bad {
-    fn with(mut self, name: &'static str, value: &str) -> Self {
-        self.headers.push((name, value.to_owned()));
-        self
-    }
-}
 
 /// A node with something of each family, and a session.
 async fn furnished() -> (Cluster, String) {
@@ -41,40 +14,6 @@ async fn furnished() -> (Cluster, String) {
     let session = http.post("/v1/sessions?ttl=1h", "").expect(201).await.member("id");
     http.post(&format!("/v1/locks/l/acquire?session={session}"), "").expect(200).await;
     (cluster, session)
-}
-
-/// Sends each, and looks at the node after each.
-async fn all_are_refused(node: &Node, table: Vec<Bad>) {
-    let http: &Http = node.http();
-    let state = node.state().await.expect("an answer");
-    let mut wrong = Vec::new();
-    for Bad { method, path, headers, body, status, code } in table {
-        let mut call = http.call(method.parse().expect("a method"), &path).body(body);
-        for (name, value) in &headers {
-            call = call.header(name, value);
-        }
-        let reply = match call.send().await {
-            Ok(reply) => reply,
-            Err(error) => {
-                wrong.push(format!("{method} {path}: no answer: {error:#}"));
-                continue;
-            }
-        };
-        if (reply.status, reply.code().as_str()) != (status, code) {
-            wrong.push(format!("expected {status} {code}: {headers:?} {reply:?}"));
-            continue;
-        }
-        if method != "HEAD" {
-            reply.check_problem();
-        }
-        if node.state().await.expect("an answer") != state {
-            wrong.push(format!("changed something: {reply:?}"));
-            break;
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    http.get("/readyz").expect(200).await;
-    assert!(!node.log().contains("panicked"), "a panic");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,6 +93,47 @@ async fn of_keys() {
     all_are_refused(&cluster.nodes[0], table).await;
 }
 
+/// Bodies that are no transaction.
+const MALFORMED: &[&str] = &[
+    "{",
+    "[]",
+    "null",
+    "7",
+    "\"x\"",
+    "{}{}",
+    "{} x",
+    "{\"then\":{}}",
+    "{\"then\":null}",
+    "{\"than\":[]}",
+    "{\"then\":[],\"then\":[]}",
+    "{\"then\":[7]}",
+    "{\"then\":[{}]}",
+    "{\"then\":[{\"op\":\"explode\",\"key\":\"a\"}]}",
+    "{\"then\":[{\"op\":\"put\",\"key\":\"a\"}]}",
+    "{\"then\":[{\"op\":\"put\",\"value\":\"a\"}]}",
+    "{\"then\":[{\"op\":\"put\",\"key\":7,\"value\":\"a\"}]}",
+    "{\"then\":[{\"op\":\"put\",\"key\":\"\",\"value\":\"a\"}]}",
+    "{\"then\":[{\"op\":\"put\",\"key\":\"a\",\"key\":\"b\",\"value\":\"a\"}]}",
+    "{\"then\":[{\"op\":\"put\",\"key\":\"a\",\"value\":\"a\",\"value_base64\":\"YQ==\"}]}",
+    "{\"then\":[{\"op\":\"put\",\"key\":\"a\",\"value_base64\":\"!\"}]}",
+    "{\"then\":[{\"op\":\"put\",\"key_base64\":\"====\",\"value\":\"a\"}]}",
+    "{\"then\":[{\"op\":\"put\",\"key\":\"a\",\"value\":\"a\",\"lock\":\"l\"}]}",
+    "{\"then\":[{\"op\":\"get\",\"key\":\"a\",\"value\":\"a\"}]}",
+    "{\"then\":[{\"op\":\"delete\",\"key\":\"a\",\"prefix\":\"b\"}]}",
+    "{\"then\":[{\"op\":\"release\",\"lock\":\"l\"}]}",
+    "{\"then\":[{\"op\":\"release\",\"lock\":\"l\",\"session\":\"zz\"}]}",
+    "{\"then\":[{\"op\":\"put\",\"key\":\"\\ud800\",\"value\":\"a\"}]}",
+    "{\"if\":[{\"key\":\"a\"}]}",
+    "{\"if\":[{\"key\":\"a\",\"value\":\"1\",\"exists\":true}]}",
+    "{\"if\":[{\"key\":\"a\",\"mod_revision\":-1}]}",
+    "{\"if\":[{\"key\":\"a\",\"mod_revision\":1.5}]}",
+    "{\"if\":[{\"key\":\"a\",\"mod_revision\":18446744073709551616}]}",
+    "{\"if\":[{\"key\":\"a\",\"mod_revision\":\"2\"}]}",
+    "{\"if\":[{\"held\":\"locks/l\"}]}",
+    "{\"if\":[{\"held\":\"nothing/l\",\"token\":1}]}",
+    "{\"if\":[{\"session\":\"x\"}]}",
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_transactions() {
     let (cluster, _) = furnished().await;
@@ -167,46 +147,8 @@ async fn of_transactions() {
     let many = |n: usize| format!(r#"{{"then":[{}]}}"#, (0..n).map(put).collect::<Vec<_>>().join(","));
     let value = "v".repeat(1024 * 1024 + 1);
     let mut table = Vec::new();
-    for body in [
-        "{",
-        "[]",
-        "null",
-        "7",
-        "\"x\"",
-        "{}{}",
-        "{} x",
-        "{\"then\":{}}",
-        "{\"then\":null}",
-        "{\"than\":[]}",
-        "{\"then\":[],\"then\":[]}",
-        "{\"then\":[7]}",
-        "{\"then\":[{}]}",
-        "{\"then\":[{\"op\":\"explode\",\"key\":\"a\"}]}",
-        "{\"then\":[{\"op\":\"put\",\"key\":\"a\"}]}",
-        "{\"then\":[{\"op\":\"put\",\"value\":\"a\"}]}",
-        "{\"then\":[{\"op\":\"put\",\"key\":7,\"value\":\"a\"}]}",
-        "{\"then\":[{\"op\":\"put\",\"key\":\"\",\"value\":\"a\"}]}",
-        "{\"then\":[{\"op\":\"put\",\"key\":\"a\",\"key\":\"b\",\"value\":\"a\"}]}",
-        "{\"then\":[{\"op\":\"put\",\"key\":\"a\",\"value\":\"a\",\"value_base64\":\"YQ==\"}]}",
-        "{\"then\":[{\"op\":\"put\",\"key\":\"a\",\"value_base64\":\"!\"}]}",
-        "{\"then\":[{\"op\":\"put\",\"key_base64\":\"====\",\"value\":\"a\"}]}",
-        "{\"then\":[{\"op\":\"put\",\"key\":\"a\",\"value\":\"a\",\"lock\":\"l\"}]}",
-        "{\"then\":[{\"op\":\"get\",\"key\":\"a\",\"value\":\"a\"}]}",
-        "{\"then\":[{\"op\":\"delete\",\"key\":\"a\",\"prefix\":\"b\"}]}",
-        "{\"then\":[{\"op\":\"release\",\"lock\":\"l\"}]}",
-        "{\"then\":[{\"op\":\"release\",\"lock\":\"l\",\"session\":\"zz\"}]}",
-        "{\"then\":[{\"op\":\"put\",\"key\":\"\\ud800\",\"value\":\"a\"}]}",
-        "{\"if\":[{\"key\":\"a\"}]}",
-        "{\"if\":[{\"key\":\"a\",\"value\":\"1\",\"exists\":true}]}",
-        "{\"if\":[{\"key\":\"a\",\"mod_revision\":-1}]}",
-        "{\"if\":[{\"key\":\"a\",\"mod_revision\":1.5}]}",
-        "{\"if\":[{\"key\":\"a\",\"mod_revision\":18446744073709551616}]}",
-        "{\"if\":[{\"key\":\"a\",\"mod_revision\":\"2\"}]}",
-        "{\"if\":[{\"held\":\"locks/l\"}]}",
-        "{\"if\":[{\"held\":\"nothing/l\",\"token\":1}]}",
-        "{\"if\":[{\"session\":\"x\"}]}",
-    ] {
-        table.push(bad("POST", "/v1/txn", body, 400, "invalid_argument"));
+    for body in MALFORMED {
+        table.push(bad("POST", "/v1/txn", *body, 400, "invalid_argument"));
     }
     table.extend([
         bad("POST", "/v1/txn", deep, 400, "invalid_argument"),
@@ -302,7 +244,7 @@ async fn of_sessions_locks_members_and_the_rest() {
         bad("POST", "/v1/locks//acquire?ttl=5s", "", 400, "invalid_argument"),
         bad("POST", format!("/v1/locks/m/acquire?ttl=5s&owner={long}"), "", 400, "invalid_argument"),
         bad("POST", "/v1/locks/m/acquire?ttl=5s&keep=true&hold=true", "", 400, "invalid_argument"),
-        bad("POST", format!("/v1/locks/l/acquire?ttl=5s"), "", 409, "lock_held"),
+        bad("POST", "/v1/locks/l/acquire?ttl=5s", "", 409, "lock_held"),
         bad("GET", "/v1/locks/nobody", "", 404, "lock_not_found"),
         bad("GET", "/v1/locks/l/acquire", "", 405, "method_not_allowed"),
         bad("GET", "/v1/events?family=queues", "", 400, "invalid_argument"),

@@ -139,7 +139,7 @@ async fn no_flipped_byte_is_served() {
     for round in 0..16 {
         files::restore(&copy, cluster.nodes[0].data());
         let path = &all[round % all.len()];
-        let offset = rand::random::<u64>() as usize % files::written(path);
+        let offset = rand::random_range(0..files::written(path));
         let place = cluster.nodes[0].data().join(path.strip_prefix(&copy).expect("in the copy"));
         files::flip(&place, offset);
         println!("flipped {offset} of {}", place.display());

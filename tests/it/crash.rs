@@ -7,6 +7,8 @@ use coracle_tests::cluster::Cluster;
 use coracle_tests::http::Http;
 use coracle_tests::load::{Load, Shape};
 use coracle_tests::rounds::Rounds;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 /// Writes between two faults, so that each fault meets a busy cluster.
 const BETWEEN: u64 = 150;
@@ -17,7 +19,7 @@ async fn of_the_leader() {
     let load = Load::start(cluster.https(), Shape::default());
     let mut pauses = Vec::new();
     let mut rounds = Rounds::of(4);
-    while rounds.next() {
+    while rounds.another() {
         load.goes_on(BETWEEN).await;
         let leader = cluster.leader().await;
         cluster.nodes[leader].kill9();
@@ -36,7 +38,7 @@ async fn of_a_follower() {
     let mut cluster = Cluster::start(3).await;
     let load = Load::start(cluster.https(), Shape::default());
     let mut rounds = Rounds::of(3);
-    while rounds.next() {
+    while rounds.another() {
         load.goes_on(BETWEEN).await;
         let follower = cluster.follower().await;
         cluster.nodes[follower].kill9();
@@ -51,7 +53,7 @@ async fn of_all_at_once() {
     let mut cluster = Cluster::start(3).await;
     let load = Load::start(cluster.https(), Shape::default());
     let mut rounds = Rounds::of(3);
-    while rounds.next() {
+    while rounds.another() {
         load.goes_on(BETWEEN).await;
         for node in &mut cluster.nodes {
             node.kill9();
@@ -69,10 +71,46 @@ async fn of_the_only_node() {
     let mut cluster = Cluster::start(1).await;
     let load = Load::start(cluster.https(), Shape::default());
     let mut rounds = Rounds::of(5);
-    while rounds.next() {
+    while rounds.another() {
         load.goes_on(BETWEEN).await;
         cluster.nodes[0].kill9();
         cluster.nodes[0].restart().await;
+    }
+    end(cluster, load).await;
+}
+
+/// Whatever comes: kills and pauses of one, of two, of all, one after the other and at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn and_pauses_of_anybody() {
+    let mut cluster = Cluster::start(3).await;
+    let load = Load::start(cluster.https(), Shape::default());
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut rounds = Rounds::of(4);
+    while rounds.another() {
+        load.goes_on(random.random_range(1..100)).await;
+        let mut paused = Vec::new();
+        for index in 0..3 {
+            match random.random_range(0..4) {
+                0 => cluster.nodes[index].kill9(),
+                1 => {
+                    cluster.nodes[index].pause();
+                    paused.push(index);
+                }
+                _ => {}
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..2500))).await;
+        for index in 0..3 {
+            if !cluster.nodes[index].runs() {
+                cluster.nodes[index].start();
+            }
+        }
+        for index in paused {
+            cluster.nodes[index].resume();
+        }
+        cluster.ready().await;
     }
     end(cluster, load).await;
 }

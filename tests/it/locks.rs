@@ -204,7 +204,7 @@ async fn exclude() {
                 let mut tokens = Vec::new();
                 for _ in 0..8 {
                     let path = format!("/v1/locks/busy/acquire?session={session}&wait=1m");
-                    let granted = http.post(&path, "").patience(Duration::from_secs(60)).expect(200).await;
+                    let granted = http.post(&path, "").patience(Duration::from_mins(1)).expect(200).await;
                     assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0, "two are inside");
                     tokens.push(granted.number("token"));
                     inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);

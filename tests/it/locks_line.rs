@@ -149,7 +149,7 @@ async fn are_listed_and_watched() {
     let http = cluster.nodes[0].http();
     let session = open(http).await;
     for name in ["a", "b/c", "ü ö", "z%zz"] {
-        let escaped: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let escaped = name.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
         http.post(&format!("/v1/locks/{escaped}/acquire?session={session}"), "").expect(200).await;
     }
     let mut names = Vec::new();

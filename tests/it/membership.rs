@@ -102,7 +102,7 @@ async fn what_would_harm_is_refused() {
     ] {
         http.post("/v1/members", body).refused(400, "invalid_argument").await;
     }
-    let taken = format!(r#"{{"name":"n1","peer":"127.0.0.1:9"}}"#);
+    let taken = r#"{"name":"n1","peer":"127.0.0.1:9"}"#;
     http.post("/v1/members", taken).refused(409, "already_exists").await;
     let taken = format!(r#"{{"name":"n9","peer":"{}"}}"#, cluster.nodes[1].peer_address());
     http.post("/v1/members", taken).refused(409, "already_exists").await;

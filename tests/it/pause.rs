@@ -16,7 +16,7 @@ async fn of_the_leader_under_load() {
     let mut cluster = Cluster::start(3).await;
     let load = Load::start(cluster.https(), Shape::default());
     let mut rounds = Rounds::of(2);
-    while rounds.next() {
+    while rounds.another() {
         load.goes_on(100).await;
         let leader = cluster.leader().await;
         cluster.nodes[leader].pause();
@@ -36,7 +36,7 @@ async fn of_the_leader_under_load() {
 async fn of_the_leader_leaves_no_stale_read() {
     let mut cluster = Cluster::start(3).await;
     let mut rounds = Rounds::of(2);
-    while rounds.next() {
+    while rounds.another() {
         let leader = cluster.leader().await;
         let old = cluster.nodes[leader].http().clone();
         let other = cluster.nodes[(leader + 1) % 3].http().clone();

@@ -125,7 +125,7 @@ async fn oversize_heads_are_refused() {
     let node = &cluster.nodes[0];
     let head = |extra: &str| format!("GET /v1/kv/a HTTP/1.1\r\nHost: localhost\r\n{extra}\r\n");
     let huge = format!("X-Huge: {}\r\n", "x".repeat(200_000));
-    let many: String = (0..2000).map(|n| format!("X-{n}: 1\r\n")).collect();
+    let many = (0..2000).map(|n| format!("X-{n}: 1\r\n")).collect::<Vec<_>>().concat();
     let path = format!("GET /v1/kv/{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(100_000));
     let parameters: Vec<String> = (0..10_000).map(|n| format!("p{n}=1")).collect();
     let query = format!("GET /v1/kv?{} HTTP/1.1\r\nHost: localhost\r\n\r\n", parameters.join("&"));
@@ -144,7 +144,7 @@ async fn oversize_heads_are_refused() {
 async fn bodies_over_the_limit_without_a_length_are_refused() {
     let cluster = Cluster::start(1).await;
     let node = &cluster.nodes[0];
-    let chunk = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
+    let chunk = [b"10000\r\n".as_slice(), &vec![b'x'; 0x10000], b"\r\n"].concat();
     let head = b"PUT /v1/kv/big HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     let exactly = [head.as_slice(), &chunk.repeat(16), b"0\r\n\r\n"].concat();
     let exchange = raw::exchange(&node.address(), &exactly, Duration::from_secs(3)).await;

@@ -36,7 +36,7 @@ async fn follow(nodes: Vec<Http>, prefix: &str, until: tokio::sync::watch::Recei
                 return changes;
             }
             let line =
-                tokio::time::timeout(Duration::from_secs(5), frames.line_within(Duration::from_secs(60)))
+                tokio::time::timeout(Duration::from_secs(5), frames.line_within(Duration::from_mins(1)))
                     .await;
             // The end of a stream, the silence of a paused node, half a line: go on elsewhere.
             let Ok(Some(line)) = line else { break };

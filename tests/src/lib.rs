@@ -15,6 +15,7 @@ pub mod node;
 pub mod ports;
 pub mod program;
 pub mod raw;
+pub mod refusals;
 pub mod replay;
 pub mod rounds;
 pub mod volume;

@@ -26,7 +26,7 @@ impl Rounds {
     }
 
     /// Whether there is another round.
-    pub fn next(&mut self) -> bool {
+    pub fn another(&mut self) -> bool {
         let more = self.left > 0 || self.until.is_some_and(|until| Instant::now() < until);
         self.left = self.left.saturating_sub(1);
         self.done += u32::from(more);

@@ -65,7 +65,7 @@ impl Volume {
                 .collect();
             let reply = http
                 .post("/v1/txn", json!({"then": puts}).to_string())
-                .patience(Duration::from_secs(60))
+                .patience(Duration::from_mins(1))
                 .send()
                 .await?;
             ensure!(reply.status == 200, "{reply:?}");
