@@ -41,10 +41,11 @@ pub fn collect(trees: &[PathBuf], into: &Path, files_max: usize) -> Result<Taken
             found.push((tree.join(&path), Path::new(&format!("{number}")).join(&name).join(path)));
         }
     }
-    let step = found.len().div_ceil(files_max).max(1);
+    let (all, wanted) = (found.len(), files_max.min(found.len()));
+    let chosen = |number: &usize| number * wanted / all != (number + 1) * wanted / all;
     let mut taken = Taken::default();
-    for (from, path) in found.into_iter().step_by(step) {
-        let Ok(bytes) = fs::read(&from) else { continue };
+    for (from, path) in (0..all).filter(chosen).map(|number| &found[number]) {
+        let Ok(bytes) = fs::read(from) else { continue };
         if bytes.len() as u64 > BYTES_MAX || path.as_os_str().len() > PATH_MAX {
             taken.too_large += 1;
             continue;
