@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::response::Response;
+use coracle_api::{Code, PROBLEM_JSON, Problem};
 use coracle_raft::network::stream::Stream;
 use coracle_raft::network::tls::Acceptor;
 use coracle_store::Principal;
@@ -164,7 +165,7 @@ impl Connection {
             }
             async move { Ok::<_, Infallible>(open.until_sent(service.answer(request.map(Body::new), peer).await)) }
         });
-        let io = TokioIo::new(Watched { stream, activity: activity.clone() });
+        let io = TokioIo::new(Watched { stream, activity: activity.clone(), instead: None });
         let mut connection = pin!(self.server.serve_connection(io, handler));
         let mut check = pin!(tokio::time::sleep(timeout));
         let mut stopping = false;
@@ -310,9 +311,60 @@ impl http_body::Body for Streaming {
 struct Watched {
     stream: Stream,
     activity: Arc<Activity>,
+    /// What is written in place of hyper's own bare refusal of a head it could not read, and how far it has got.
+    instead: Option<(Vec<u8>, usize)>,
+}
+
+/// The problem to send where hyper refuses a head with an empty body; `None` for everything else it writes.
+fn refusal(written: &[u8]) -> Option<Vec<u8>> {
+    if written.len() > 256 || !written.starts_with(b"HTTP/1.1 4") || !written.ends_with(b"\r\n\r\n") {
+        return None;
+    }
+    let head = std::str::from_utf8(written).ok()?;
+    if !head.contains("content-length: 0\r\n") || head.contains("coracle-") {
+        return None;
+    }
+    let status: u16 = head.get(9..12)?.parse().ok()?;
+    let mut problem = match status {
+        414 | 431 => Problem::new(Code::TooLarge, "the head of the request is over a limit limit=head_bytes")
+            .with("limit", "head_bytes")
+            .with("max", HEAD_BYTES),
+        _ => Problem::new(Code::InvalidArgument, "the head of the request is not HTTP as it is taken here"),
+    };
+    problem.status = status;
+    let body = serde_json::to_string(&problem).ok()?;
+    let head =
+        head.trim_end().replace("content-length: 0\r\n", &format!("content-length: {}\r\n", body.len()));
+    Some(format!("{head}\r\ncontent-type: {PROBLEM_JSON}\r\n\r\n{body}").into_bytes())
 }
 
 impl Watched {
+    /// Write the substitute for `written`, if there is one; `None` to write it as it is.
+    fn substitute(
+        &mut self,
+        context: &mut Context<'_>,
+        written: &[u8],
+    ) -> Option<Poll<std::io::Result<usize>>> {
+        if self.instead.is_none() {
+            // Only between requests: while one is answered the bytes are ours.
+            if self.activity.open.load(Ordering::Relaxed) > 0 || !written.starts_with(b"HTTP/1.1 4") {
+                return None;
+            }
+            self.instead = Some((refusal(written)?, 0));
+        }
+        let (bytes, done) = self.instead.as_mut()?;
+        while *done < bytes.len() {
+            match Pin::new(&mut self.stream).poll_write(context, &bytes[*done..]) {
+                Poll::Ready(Ok(0)) => return Some(Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()))),
+                Poll::Ready(Ok(count)) => *done += count,
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => return Some(Poll::Pending),
+            }
+        }
+        self.instead = None;
+        Some(Poll::Ready(Ok(written.len())))
+    }
+
     fn wrote(&self, poll: &Poll<std::io::Result<usize>>) {
         let activity = &self.activity;
         match poll {
@@ -362,6 +414,9 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
+        if let Some(poll) = self.substitute(context, buf) {
+            return poll;
+        }
         let poll = Pin::new(&mut self.stream).poll_write(context, buf);
         self.wrote(&poll);
         poll
@@ -372,6 +427,11 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         bufs: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
+        if let Some(first) = bufs.iter().find(|buf| !buf.is_empty())
+            && let Some(poll) = self.substitute(context, first)
+        {
+            return poll;
+        }
         let poll = Pin::new(&mut self.stream).poll_write_vectored(context, bufs);
         self.wrote(&poll);
         poll
@@ -396,6 +456,27 @@ mod tests {
 
     fn config() -> Config {
         Config::default()
+    }
+
+    #[test]
+    fn bare_refusals_become_problems_and_nothing_else_does() {
+        let bare = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
+        let text = String::from_utf8(refusal(bare).unwrap()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.starts_with("HTTP/1.1 431 ") && head.contains(&format!("content-length: {}", body.len())),
+            "{head}"
+        );
+        assert!(head.contains("content-type: application/problem+json"), "{head}");
+        assert_eq!(Problem::parse(431, body.as_bytes()).code, Code::TooLarge);
+        for ours in [
+            &b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\ncoracle-member: 1\r\n\r\n"[..],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            b"HTTP/1.1 400 Bad Request\r\ncontent-length: 3\r\n\r\nbad",
+            b"",
+        ] {
+            assert!(refusal(ours).is_none());
+        }
     }
 
     #[test]

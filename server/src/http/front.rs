@@ -44,6 +44,7 @@ impl Service {
         let edge = self.edge.clone();
         let id = RequestId::next();
         let method = request.method().clone();
+        let ambiguous = request.extensions().get::<Ambiguous>().is_some();
         let mut route = "";
         let handling = AssertUnwindSafe(self.handle(request, peer, &mut route)).catch_unwind();
         let mut response = handling.await.unwrap_or_else(|panic| {
@@ -55,6 +56,10 @@ impl Service {
             response = written(&edge, *problem, &id, response);
         }
         let headers = response.headers_mut();
+        if ambiguous {
+            // Nothing that follows on this connection can be believed to be a request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         headers.insert(MEMBER, edge.member.clone());
         if !headers.contains_key(REVISION) {
             headers.insert(REVISION, HeaderValue::from(edge.node.read(Store::revision).0));

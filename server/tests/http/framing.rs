@@ -44,6 +44,17 @@ async fn shapes_of_smuggling_are_refused_or_read_one_way() {
     ] {
         assert_eq!(status_of(&running, bad.as_bytes()).await, Some(400), "{bad:?}");
     }
+    // Nothing that follows on such a connection is a request.
+    let mut client = Client::connect(running.address).await;
+    let smuggled = String::from_utf8(request("PUT", "/v1/kv/smuggled", &[], b"x")).unwrap();
+    client.send(format!("{put}{coding}{length}\r\n1\r\nx\r\n0\r\n\r\n{smuggled}").as_bytes()).await;
+    assert_eq!(client.answer(false).await.status, 400);
+    assert!(client.head().await.is_none(), "the connection ends");
+    // What is no request at all gets a problem too.
+    let mut client = Client::connect(running.address).await;
+    client.send(b"GET /v1/kv/a b HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let answer = client.answer(false).await;
+    assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_argument"));
     let mut client = Client::connect(running.address).await;
     assert_eq!(client.get("/v1/kv/smuggled").await.status, 404, "nothing was written");
     healthy(&running).await;
