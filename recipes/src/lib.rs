@@ -1,8 +1,8 @@
 //! The recipes: pure functions over a store transaction, one file each.
 //!
 //! A recipe is a module with `NAME` (as in the URL) and `FAMILY` (the first byte of its keys), the types `Operation`,
-//! `Outcome` and `Refusal`, and four functions: `apply` (one operation), `released` (sessions ended: grant to whoever
-//! is next), `describe` (an event, for people) and `selection` (what to watch for one object). To add one, write its
+//! `Outcome` and `Refusal`, and five functions: `apply` (one operation), `released` (sessions ended: grant to whoever
+//! is next), `drains` (does an operation only give back?), `describe` (an event, for people) and `selection` (what to watch for one object). To add one, write its
 //! file and add one line to the list at [`recipes`].
 
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
@@ -53,6 +53,12 @@ macro_rules! recipes {
 
         fn released(txn: &mut Txn<'_>, gone: &[(Key, Arc<Record>)], cause: Cause) {
             $($module::released(txn, &of_family(gone, $module::FAMILY), cause);)*
+        }
+
+        fn drains(operation: &Operation) -> bool {
+            match operation {
+                $(Operation::$Recipe(operation) => $module::drains(operation),)*
+            }
         }
 
         /// Describe an event of a recipe's key; `None` for keys that are nobody's business (counters of a line, and
@@ -140,6 +146,10 @@ impl coracle_store::Program for Recipes {
 
     fn released(&self, txn: &mut Txn<'_>, gone: &[(Key, Arc<Record>)], cause: Cause) {
         released(txn, gone, cause);
+    }
+
+    fn drains(&self, operation: &[u8]) -> bool {
+        minicbor::decode(operation).is_ok_and(|operation| drains(&operation))
     }
 }
 

@@ -265,6 +265,16 @@ pub(crate) fn released(txn: &mut Txn<'_>, gone: &[&(Key, Arc<Record>)], _: Cause
 
 /// `acquired`, `released`, `broken`, `expired`; `waiting`, `left` (granted or withdrawn: if granted, the same change
 /// has an `acquired`), `expired`.
+/// Everything but a new claim makes the line shorter, or moves a hold.
+pub(crate) fn drains(operation: &Operation) -> bool {
+    match operation {
+        Operation::Acquire(_) => false,
+        Operation::Release(_) | Operation::Withdraw(_) | Operation::Transfer(..) | Operation::Break(..) => {
+            true
+        }
+    }
+}
+
 pub(crate) fn describe(event: &Event) -> Option<Described> {
     let (_, name, part) = Lock::of(&event.key)?;
     let (op, token) = match (part, &event.record, event.cause) {

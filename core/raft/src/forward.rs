@@ -40,6 +40,9 @@ pub enum Ask {
     /// State hashes by revision that this node remembers.
     #[n(7)]
     Hashes,
+    /// This is how the asking member wants to be known to clients; its name and peer address stay.
+    #[n(8)]
+    Introduce(#[n(0)] NodeId, #[n(1)] String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -36,6 +36,8 @@ pub type Raft = openraft::Raft<Types, Machine>;
 const ROUND: Duration = Duration::from_millis(500);
 /// How often waits are looked through for those that are late.
 const SWEEP: Duration = Duration::from_millis(20);
+/// How often a node looks whether the cluster knows its client URL.
+const INTRODUCTION: Duration = Duration::from_secs(1);
 /// How long a stopping leader waits for another to take over.
 const HANDOVER: Duration = Duration::from_secs(2);
 
@@ -49,6 +51,8 @@ pub struct Inner {
     pub disk: Arc<Disk>,
     pub peers: Peers,
     pub peers_seen: Arc<PeersSeen>,
+    /// The URL by which clients reach this node.
+    client: String,
     pub barrier: Arc<ReadBarrier<Circumstance>>,
     pub renewals: Renewals,
     /// The clock of sessions, while this node leads.
@@ -113,6 +117,7 @@ impl Inner {
             disk,
             peers,
             peers_seen: seen,
+            client: options.member.client,
             barrier: ReadBarrier::new(),
             renewals: Renewals::default(),
             deadlines: Mutex::default(),
@@ -161,6 +166,7 @@ impl Inner {
         let mut tasks: Vec<JoinHandle<()>> = leader::duties(self).into_iter().map(tokio::spawn).collect();
         tasks.push(tokio::spawn(mirror(self.clone())));
         tasks.push(tokio::spawn(sweep(self.clone())));
+        tasks.push(tokio::spawn(introduce(self.clone())));
         tasks.push(tokio::spawn({
             let node = self.clone();
             async move { node.barrier.serve(|| node.round()).await }
@@ -214,7 +220,7 @@ impl Inner {
                 answer.await.unwrap_or(Answer::Failed(Failure::Stopping))
             }
             Ask::Validity(sessions) => Answer::Validity(self.remaining(&sessions)),
-            Ask::Admit(_) | Ask::Promote(_) | Ask::Remove(_) | Ask::Transfer(_) => {
+            Ask::Admit(_) | Ask::Promote(_) | Ask::Remove(_) | Ask::Transfer(_) | Ask::Introduce(..) => {
                 self.change_members_here(&ask, deadline).await
             }
             Ask::Hashes => Answer::Hashes(self.shared.hashes()),
@@ -238,9 +244,9 @@ impl Inner {
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
         let alone = || self.majority_lost.load(Ordering::Acquire);
-        self.shared.leader().filter(|leader| {
-            if *leader == self.id { !alone() } else { self.peers_seen.leader_audible() }
-        })
+        self.shared
+            .leader()
+            .filter(|leader| if *leader == self.id { !alone() } else { self.peers_seen.leader_audible() })
     }
 
     #[must_use]
@@ -331,7 +337,8 @@ async fn mirror(node: Arc<Inner>) {
         }
         node.shared.follow(server.current_leader);
         let membership = server.membership_config.membership();
-        let present: BTreeSet<NodeId> = membership.nodes().map(|(id, _)| *id).filter(|id| *id != node.id).collect();
+        let present: BTreeSet<NodeId> =
+            membership.nodes().map(|(id, _)| *id).filter(|id| *id != node.id).collect();
         for (id, member) in membership.nodes().filter(|(id, _)| **id != node.id) {
             node.peers.learn(*id, member);
         }
@@ -346,6 +353,28 @@ async fn mirror(node: Arc<Inner>) {
     }
     if !node.shared.stopping() {
         node.shared.fail("consensus has stopped: see the log for the first error");
+    }
+}
+
+/// Tell the cluster this node's client URL, until it knows it.
+async fn introduce(node: Arc<Inner>) {
+    let mut tick = tokio::time::interval(INTRODUCTION);
+    loop {
+        tick.tick().await;
+        let known = node
+            .shared
+            .read()
+            .membership
+            .membership()
+            .get_node(&node.id)
+            .map(|own| own.client == node.client);
+        // Not a member (yet, or any more): nothing to say.
+        if known == Some(false) && node.leader().is_some() {
+            let ask = Ask::Introduce(node.id, node.client.clone());
+            if let Err(error) = node.change_members(ask, Instant::now() + INTRODUCTION).await {
+                tracing::debug!(?error, "not introduced yet");
+            }
+        }
     }
 }
 
@@ -504,7 +533,11 @@ fn found(members: &[Member], token: &str, own: &Member) -> Result<Identity, Star
             members.iter().map(|member| format!("{}={}\n", member.name, member.peer)).collect();
         xxhash_rust::xxh3::xxh3_128(format!("{token}\n{text}").as_bytes()).max(1)
     };
-    members[place] = own.clone();
+    if !alone {
+        // The first log entry is made of this, by each founder for itself: it must be the same everywhere. Where each
+        // serves clients is told later (see `introduce`).
+        members.iter_mut().for_each(|member| member.client.clear());
+    }
     let members = (1..).zip(members).collect();
     Ok(Identity { cluster, node: place as NodeId + 1, members, founder: true })
 }

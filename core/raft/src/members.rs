@@ -41,6 +41,7 @@ impl Inner {
             Ask::Promote(id) => self.promote_here(*id).await,
             Ask::Remove(id) => self.remove_here(*id, deadline).await,
             Ask::Transfer(id) => self.transfer_here(*id, deadline).await,
+            Ask::Introduce(id, client) => self.introduce_here(*id, client).await,
             Ask::Barrier | Ask::Renew(_) | Ask::Validity(_) | Ask::Hashes => Err(MemberError::Busy),
         };
         result.map_or_else(Answer::from, Answer::Member)
@@ -63,6 +64,18 @@ impl Inner {
         let written = self.raft.client_write(payload).await.map_err(refused)?;
         let id = FOUNDERS + written.log_id.index;
         self.raft.add_learner(id, member.clone(), false).await.map_err(refused)?;
+        Ok(id)
+    }
+
+    /// Founders are told each other's peer addresses only; each member tells the cluster its own client URL.
+    async fn introduce_here(&self, id: NodeId, client: &str) -> Result<NodeId, MemberError> {
+        let members = self.members();
+        let known = members.iter().find(|known| known.id == id).ok_or(MemberError::Unknown(id))?;
+        if known.member.client != client {
+            let member = Member { client: client.to_owned(), ..known.member.clone() };
+            let change = ChangeMembers::SetNodes(BTreeMap::from([(id, member)]));
+            self.raft.change_membership(change, true).await.map_err(refused)?;
+        }
         Ok(id)
     }
 

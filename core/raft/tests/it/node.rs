@@ -28,6 +28,22 @@ fn addresses(count: usize) -> Vec<SocketAddr> {
     listeners.iter().map(|listener| listener.local_addr().unwrap()).collect()
 }
 
+#[tokio::test]
+async fn founders_learn_where_each_other_serves_clients() {
+    let mut cluster = Cluster::start(3).await;
+    let deadline = soon();
+    loop {
+        let clients = |n| cluster.node(n).members().into_iter().map(|member| member.member.client).collect();
+        let known: Vec<Vec<String>> = (0..3).map(clients).collect();
+        if known.iter().all(|known| *known == ["http://n1", "http://n2", "http://n3"]) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{known:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.stop_all().await;
+}
+
 fn members(addresses: &[SocketAddr]) -> Vec<Member> {
     let member = |(n, address): (usize, &SocketAddr)| Member {
         name: format!("n{}", n + 1),
@@ -66,7 +82,9 @@ impl Cluster {
     }
 
     fn options(&self, n: usize) -> Options {
-        let start = Start::Found { members: self.members.clone(), token: "test".into() };
+        let mut members = self.members.clone();
+        members.iter_mut().for_each(|member| member.client.clear());
+        let start = Start::Found { members, token: "test".into() };
         options(self.data[n].path(), &self.members[n], start)
     }
 
