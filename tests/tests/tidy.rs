@@ -2,6 +2,11 @@
 //!
 //! Only files that git tracks are judged. Each test collects all that is wrong and shows it at once.
 
+#![allow(
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "names in this repository are lower case"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
