@@ -74,7 +74,7 @@ async fn accept(
     connections: TaskTracker,
 ) {
     let service = Service::new(edge.clone());
-    let server = Arc::new(server());
+    let servers = Arc::new([server().http1_only(), server().http2_only()]);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -88,7 +88,7 @@ async fn accept(
                 let connection = Connection {
                     acceptor: acceptor.clone(),
                     service: service.clone(),
-                    server: server.clone(),
+                    servers: servers.clone(),
                     edge: edge.clone(),
                     stop: stop.clone(),
                 };
@@ -133,7 +133,8 @@ fn server() -> auto::Builder<TokioExecutor> {
 struct Connection {
     acceptor: Acceptor,
     service: Service,
-    server: Arc<auto::Builder<TokioExecutor>>,
+    /// For HTTP/1 and for HTTP/2.
+    servers: Arc<[auto::Builder<TokioExecutor>; 2]>,
     edge: Edge,
     stop: CancellationToken,
 }
@@ -149,6 +150,13 @@ impl Connection {
                 return;
             }
             Err(_) => return,
+        };
+        let multiplexed = tokio::select! {
+            () = self.stop.cancelled() => return,
+            version = tokio::time::timeout(timeout, speaks_h2(&stream)) => match version {
+                Ok(Ok(h2)) => h2,
+                Ok(Err(_)) | Err(_) => return,
+            },
         };
         let name = stream.common_name();
         let peer = Arc::new(Peer {
@@ -166,7 +174,7 @@ impl Connection {
             async move { Ok::<_, Infallible>(open.until_sent(service.answer(request.map(Body::new), peer).await)) }
         });
         let io = TokioIo::new(Watched { stream, activity: activity.clone(), instead: None });
-        let mut connection = pin!(self.server.serve_connection(io, handler));
+        let mut connection = pin!(self.servers[usize::from(multiplexed)].serve_connection(io, handler));
         let mut check = pin!(tokio::time::sleep(timeout));
         let mut stopping = false;
         loop {
@@ -187,6 +195,29 @@ impl Connection {
                 },
             }
         }
+    }
+}
+
+/// Which HTTP a client speaks: agreed by ALPN, or told by its first bytes, which are only looked at. (Read and put back,
+/// as hyper-util's detection does, they would double the buffer of each connection for good.)
+async fn speaks_h2(stream: &Stream) -> std::io::Result<bool> {
+    if let Stream::Tls(_) = stream {
+        return Ok(stream.protocol() == Some(b"h2"));
+    }
+    let mut first = [0; 4];
+    loop {
+        let count = stream.tcp().peek(&mut first).await?;
+        if count == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        // No method of HTTP/1 is called PRI.
+        if first[..count] != b"PRI "[..count] {
+            return Ok(false);
+        }
+        if count == first.len() {
+            return Ok(true);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -46,8 +46,9 @@ impl Service {
         let method = request.method().clone();
         let ambiguous = request.extensions().get::<Ambiguous>().is_some();
         let mut route = "";
-        let handling = AssertUnwindSafe(self.handle(request, peer, &mut route)).catch_unwind();
-        let mut response = handling.await.unwrap_or_else(|panic| {
+        // Boxed: hyper keeps the place of this future for as long as the connection lives, and most of them are idle.
+        let handled = AssertUnwindSafe(Box::pin(self.handle(request, peer, &mut route))).catch_unwind().await;
+        let mut response = handled.unwrap_or_else(|panic| {
             let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
             tracing::error!(request = %id, panic = message.unwrap_or("unknown"), "a request handler panicked");
             Refused::from(Problem::new(Code::Internal, "an unexpected error; it is in the log of this node")).into_response()

@@ -123,7 +123,8 @@ async fn slow_and_silent_clients_are_let_go() {
     assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_argument"));
     assert_eq!(silent.fill().await, 0);
     assert_eq!(slow_head.fill().await, 0);
-    assert_eq!(preface.fill().await, 0);
+    // The server's own settings come first; then it ends.
+    while preface.fill().await > 0 {}
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert_eq!(idle.get("/v1/kv/none").await.status, 404, "idle is not slow");
     assert_eq!(idle.fill().await, 0);
