@@ -68,7 +68,6 @@ const LINES_MAX: usize = 500;
 
 /// Longer files, each with the reason. A line here that is no longer needed is an error, too.
 const LONG_FILES: &[(&str, &str)] = &[
-    ("core/raft/src/inner.rs", "a node's parts and identity; identity and founding are the piece to cut off"),
     ("core/raft/tests/it/checkpoint.rs", "damage, crashes and speed of one file format"),
     ("core/store/tests/store/script.rs", "the words of all golden conversations"),
     (

@@ -58,9 +58,11 @@ fn run(time: Duration, clients: u64, reads: bool) -> (u64, Duration) {
     gate.wait();
     let before = cpu();
     std::thread::sleep(time);
-    let (operations, used) = (count.load(Ordering::Relaxed), cpu() - before);
+    let (operations, used) = (count.load(Ordering::Relaxed), cpu().checked_sub(before).unwrap());
     done.store(true, Ordering::Relaxed);
-    threads.into_iter().for_each(|thread| thread.join().expect("a node"));
+    for thread in threads {
+        thread.join().expect("a node");
+    }
     (operations, used)
 }
 

@@ -130,9 +130,9 @@ impl Request {
     /// Parse a request; a write shares the frame's memory.
     #[must_use]
     pub fn decode(bytes: &Bytes) -> Option<Self> {
-        match bytes.first()? {
-            &WRITE => Some(Self::Write(bytes.slice(1..))),
-            &OTHER => minicbor::decode(&bytes[1..]).ok().map(Self::Ask),
+        match *bytes.first()? {
+            WRITE => Some(Self::Write(bytes.slice(1..))),
+            OTHER => minicbor::decode(&bytes[1..]).ok().map(Self::Ask),
             _ => None,
         }
     }

@@ -1,43 +1,35 @@
 //! The parts of a running node and how they are put together.
 
-use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use coracle_store::{Millis, Program, SessionId, Settings};
-use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::InitializeError;
 use openraft::raft::linearizable_read::LinearizerOption;
-use openraft::{Config, ServerState, SnapshotPolicy};
+use openraft::{Config, SnapshotPolicy};
 use tokio::task::JoinHandle;
 
 use crate::disk::{Disk, SnapshotData};
-use crate::files::Native;
 use crate::forward::{Answer, Ask, Failure, Request};
-use crate::identity::Identity;
 use crate::leader::deadlines::Deadlines;
 use crate::leader::{self, CheckpointFigures, Renewals};
 use crate::machine::Machine;
-use crate::members::FOUNDERS;
 use crate::network::{Dialer, Limits, Peers, Server};
-use crate::node::{Circumstance, Figures, Options, Start, StartError, Status};
-use crate::peers::{Door, LEADER_SILENCE, PeersSeen, RaftDoor};
+use crate::node::{Circumstance, Figures, Options, StartError, Status};
+use crate::opening;
+use crate::peers::{Door, PeersSeen, RaftDoor};
 use crate::read_barrier::ReadBarrier;
-use crate::shared::{Applied, Shared};
+use crate::shared::Shared;
 use crate::types::{Member, NodeId, Types};
-use crate::wal::{self, Wal};
+use crate::upkeep;
+use crate::wal::Wal;
 
 pub type Raft = openraft::Raft<Types, Machine>;
 
 /// How long one read-index round may take before it has failed.
 const ROUND: Duration = Duration::from_millis(500);
-/// How often waits are looked through for those that are late.
-const SWEEP: Duration = Duration::from_millis(20);
-/// How often a node looks whether the cluster knows its client URL.
-const INTRODUCTION: Duration = Duration::from_secs(1);
 /// How long a stopping leader waits for another to take over.
 const HANDOVER: Duration = Duration::from_secs(2);
 
@@ -52,7 +44,7 @@ pub struct Inner {
     pub peers: Peers,
     pub peers_seen: Arc<PeersSeen>,
     /// The URL by which clients reach this node.
-    client: String,
+    pub client: String,
     pub barrier: Arc<ReadBarrier<Circumstance>>,
     pub renewals: Renewals,
     /// The clock of sessions, while this node leads.
@@ -67,7 +59,7 @@ pub struct Inner {
     pub failed: AtomicU64,
     pub leader_changes: AtomicU64,
     /// This node leads and has not heard a majority for longer than any hiccup.
-    majority_lost: AtomicBool,
+    pub majority_lost: AtomicBool,
     pub sessions_expired: AtomicU64,
     pub checkpoint_figures: Arc<CheckpointFigures>,
     server: Mutex<Option<Server>>,
@@ -79,11 +71,11 @@ impl Inner {
         let listener = tokio::net::TcpListener::bind(options.peer_listen)
             .await
             .map_err(|reason| StartError::Listen { address: options.peer_listen, reason })?;
-        let identity = identify(&options)?;
+        let identity = opening::identify(&options)?;
         let opened = {
             let (data, identity, segment_bytes) =
                 (options.data.clone(), identity.clone(), options.segment_bytes);
-            tokio::task::spawn_blocking(move || open(&data, &identity, segment_bytes, program))
+            tokio::task::spawn_blocking(move || opening::open(&data, &identity, segment_bytes, program))
                 .await
                 .map_err(|error| StartError::Data(error.to_string()))??
         };
@@ -164,9 +156,9 @@ impl Inner {
 
     fn spawn_tasks(self: &Arc<Self>) {
         let mut tasks: Vec<JoinHandle<()>> = leader::duties(self).into_iter().map(tokio::spawn).collect();
-        tasks.push(tokio::spawn(mirror(self.clone())));
-        tasks.push(tokio::spawn(sweep(self.clone())));
-        tasks.push(tokio::spawn(introduce(self.clone())));
+        tasks.push(tokio::spawn(upkeep::mirror(self.clone())));
+        tasks.push(tokio::spawn(upkeep::sweep(self.clone())));
+        tasks.push(tokio::spawn(upkeep::introduce(self.clone())));
         tasks.push(tokio::spawn({
             let node = self.clone();
             async move { node.barrier.serve(|| node.round()).await }
@@ -313,111 +305,14 @@ impl Inner {
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.iter().for_each(JoinHandle::abort);
         futures::future::join_all(tasks).await;
-        if self.shared.failure().is_none() {
-            if let Err(error) = leader::checkpoint_now(self).await {
-                tracing::warn!(%error, "no last checkpoint; the log will be replayed");
-            }
+        if self.shared.failure().is_none()
+            && let Err(error) = leader::checkpoint_now(self).await
+        {
+            tracing::warn!(%error, "no last checkpoint; the log will be replayed");
         }
         let disk = self.disk.clone();
         let _ = tokio::task::spawn_blocking(move || disk.close()).await;
         let _ = self.peers_seen.save();
-    }
-}
-
-/// Keep the atomics and the address book up to what openraft knows.
-async fn mirror(node: Arc<Inner>) {
-    let mut metrics = node.raft.server_metrics();
-    let (mut known, mut addressed) = (None, BTreeSet::new());
-    loop {
-        let server = metrics.borrow_watched().clone();
-        if server.current_leader != known {
-            known = server.current_leader;
-            node.leader_changes.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(leader = known, term = server.vote.leader_id.term, "leader changed");
-        }
-        node.shared.follow(server.current_leader);
-        let membership = server.membership_config.membership();
-        let present: BTreeSet<NodeId> =
-            membership.nodes().map(|(id, _)| *id).filter(|id| *id != node.id).collect();
-        for (id, member) in membership.nodes().filter(|(id, _)| **id != node.id) {
-            node.peers.learn(*id, member);
-        }
-        addressed.difference(&present).for_each(|gone| node.peers.forget(*gone));
-        addressed = present;
-        if server.state == ServerState::Shutdown {
-            return;
-        }
-        if metrics.changed().await.is_err() {
-            break;
-        }
-    }
-    if !node.shared.stopping() {
-        node.shared.fail("consensus has stopped: see the log for the first error");
-    }
-}
-
-/// Tell the cluster this node's client URL, until it knows it.
-async fn introduce(node: Arc<Inner>) {
-    let mut tick = tokio::time::interval(INTRODUCTION);
-    loop {
-        tick.tick().await;
-        let known = node
-            .shared
-            .read()
-            .membership
-            .membership()
-            .get_node(&node.id)
-            .map(|own| own.client == node.client);
-        // Not a member (yet, or any more): nothing to say.
-        if known == Some(false) && node.leader().is_some() {
-            let ask = Ask::Introduce(node.id, node.client.clone());
-            if let Err(error) = node.change_members(ask, Instant::now() + INTRODUCTION).await {
-                tracing::debug!(?error, "not introduced yet");
-            }
-        }
-    }
-}
-
-/// Give up on late waits; remember what peers have acknowledged; notice that consensus has died.
-async fn sweep(node: Arc<Inner>) {
-    let mut tick = tokio::time::interval(SWEEP);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut leading_since = None;
-    for round in 1_u64.. {
-        tick.tick().await;
-        let now = Instant::now();
-        node.shared.index.expire(now);
-        node.shared.revision.expire(now);
-        if round % 10 != 0 {
-            continue;
-        }
-        let metrics = node.raft.metrics().borrow_watched().clone();
-        let led = (metrics.state == ServerState::Leader).then_some(metrics.current_term);
-        if leading_since.map(|(term, _)| term) != led {
-            leading_since = led.map(|term| (term, now));
-        }
-        let alone = metrics.membership_config.membership().voter_ids().all(|id| id == node.id);
-        let silence = |since: Instant| match &metrics.last_quorum_acked {
-            Some(heard) => heard.elapsed().min(since.elapsed()),
-            None => since.elapsed(),
-        };
-        let lost = leading_since.is_some_and(|(_, since)| !alone && silence(since) > LEADER_SILENCE);
-        node.majority_lost.store(lost, Ordering::Release);
-        if round % 50 != 0 {
-            continue;
-        }
-        if let Err(error) = &metrics.running_state
-            && !node.shared.stopping()
-        {
-            node.shared.fail(&format!("consensus has stopped: {error}"));
-        }
-        let committed = metrics.local_committed.map_or(0, |id| id.index);
-        for (id, log) in metrics.replication.iter().flatten().filter(|(id, _)| **id != node.id) {
-            node.peers_seen.acknowledged(*id, log.as_ref().map_or(0, |log| log.index).min(committed));
-        }
-        if let Err(error) = node.peers_seen.save() {
-            tracing::warn!(%error, "cannot write down what peers have acknowledged");
-        }
     }
 }
 
@@ -442,149 +337,4 @@ fn config(options: &Options) -> Config {
         allow_log_reversion: Some(false),
         ..Config::default()
     }
-}
-
-/// Whose data directory this is; a new one becomes what the options say.
-fn identify(options: &Options) -> Result<Identity, StartError> {
-    let data = &options.data;
-    create_private(data)
-        .map_err(|error| StartError::Data(format!("cannot create {}: {error}", data.display())))?;
-    if let Some(identity) = Identity::read(data).map_err(StartError::Data)? {
-        check_same(&identity, options)?;
-        return Ok(identity);
-    }
-    let foreign =
-        |entry: &std::fs::DirEntry| entry.file_name() != "LOCK" && entry.file_name() != "IDENTITY.new";
-    let entries = std::fs::read_dir(data).map_err(|error| StartError::Data(error.to_string()))?;
-    if let Some(entry) = entries.flatten().find(foreign) {
-        return Err(StartError::Data(format!(
-            "{} holds {} and no IDENTITY: not a Coracle data directory. Choose an empty one with --data.",
-            data.display(),
-            entry.file_name().display()
-        )));
-    }
-    let identity = match &options.start {
-        Start::Found { members, token } => found(members, token, &options.member)?,
-        Start::Join { id, cluster, members } => {
-            Identity { cluster: *cluster, node: *id, members: members.clone(), founder: false }
-        }
-    };
-    identity
-        .write(data)
-        .map_err(|error| StartError::Data(format!("cannot write to {}: {error}", data.display())))?;
-    Ok(identity)
-}
-
-/// A directory that belongs to this cluster and name, whatever else the options say, is used as it is; one that
-/// belongs to another is refused.
-fn check_same(identity: &Identity, options: &Options) -> Result<(), StartError> {
-    let own = identity.members.iter().find(|(id, _)| *id == identity.node);
-    if let Some((_, member)) = own
-        && member.name != options.member.name
-    {
-        return Err(StartError::Data(format!(
-            "{} belongs to node {:?}, this one is called {:?}: choose another directory with --data, or the name with --name.",
-            options.data.display(),
-            member.name,
-            options.member.name
-        )));
-    }
-    if let Start::Found { members, token } = &options.start
-        && members.len() > 1
-        && identity.founder
-    {
-        let wanted = found(members, token, &options.member)?;
-        if wanted.cluster != identity.cluster {
-            return Err(StartError::Data(format!(
-                "{} belongs to another cluster ({:032x}) than the one described by --initial-cluster and --cluster-token ({:032x}).",
-                options.data.display(),
-                identity.cluster,
-                wanted.cluster
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// The identity of a founder: ids in the order of names, cluster id from what all founders were told.
-fn found(members: &[Member], token: &str, own: &Member) -> Result<Identity, StartError> {
-    let mut members = members.to_vec();
-    members.sort_by(|a, b| a.name.cmp(&b.name));
-    let alone = members.len() <= 1;
-    if alone {
-        members = vec![own.clone()];
-    }
-    let twice = members.windows(2).any(|pair| pair[0].name == pair[1].name);
-    if twice || members.len() as u64 > FOUNDERS {
-        return Err(StartError::Refused(
-            "--initial-cluster names a member twice, or more than 100 members.".into(),
-        ));
-    }
-    let Some(place) = members.iter().position(|member| member.name == own.name) else {
-        return Err(StartError::Refused(format!(
-            "--initial-cluster does not name this node ({:?}): set --name to one of its names.",
-            own.name
-        )));
-    };
-    let cluster = if alone {
-        rand::random::<u128>().max(1)
-    } else {
-        let text: String =
-            members.iter().map(|member| format!("{}={}\n", member.name, member.peer)).collect();
-        xxhash_rust::xxh3::xxh3_128(format!("{token}\n{text}").as_bytes()).max(1)
-    };
-    if !alone {
-        // The first log entry is made of this, by each founder for itself: it must be the same everywhere. Where each
-        // serves clients is told later (see `introduce`).
-        members.iter_mut().for_each(|member| member.client.clear());
-    }
-    let members = (1..).zip(members).collect();
-    Ok(Identity { cluster, node: place as NodeId + 1, members, founder: true })
-}
-
-fn create_private(data: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data)
-}
-
-/// Open log and state, and check that they are of one piece.
-fn open(
-    data: &Path,
-    identity: &Identity,
-    segment_bytes: u64,
-    program: fn() -> Box<dyn Program>,
-) -> Result<(Wal, Arc<Disk>, Applied), StartError> {
-    let broken = |reason: String| StartError::Data(reason);
-    let whose = wal::Identity { cluster: identity.cluster, node: identity.node };
-    let mut options = wal::Options::new(whose);
-    options.segment_bytes =
-        u32::try_from(segment_bytes).map_err(|_| broken("segments are at most 4 GiB".into()))?;
-    options.high_water = Some(data.join("HIGH-WATER"));
-    let log = data.join("log");
-    let (wal, recovered) =
-        Wal::open(Arc::new(Native), &log, options).map_err(|error| broken(error.to_string()))?;
-    let (disk, store, position) = Disk::open(data, program).map_err(broken)?;
-    if position.applied.is_some() && position.cluster != identity.cluster {
-        return Err(broken(format!(
-            "the checkpoint in {} belongs to cluster {:032x}, this directory to {:032x}: restore the right one.",
-            data.display(),
-            position.cluster,
-            identity.cluster
-        )));
-    }
-    if recovered.stamp.purged > position.applied {
-        return Err(broken(format!(
-            "the log in {} begins after the checkpoint ends: the checkpoint was lost or is older. Remove the member and join with an empty directory.",
-            data.display()
-        )));
-    }
-    tracing::info!(
-        revision = store.revision().0,
-        applied = position.applied.map(|id| id.index),
-        entries = recovered.entries,
-        torn = recovered.torn,
-        "data directory opened"
-    );
-    let applied = Applied { store, position: position.applied, membership: position.membership, unsaved: 0 };
-    Ok((wal, disk, applied))
 }

@@ -16,6 +16,7 @@ mod machine;
 mod members;
 pub mod network;
 pub mod node;
+mod opening;
 mod peers;
 mod progress;
 mod propose;
@@ -23,6 +24,7 @@ mod read_barrier;
 mod shared;
 pub mod snapshot;
 pub mod types;
+mod upkeep;
 pub mod wake;
 pub mod wal;
 

@@ -190,10 +190,10 @@ fn refused(error: WriteError) -> MemberError {
         RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => Circumstance::NoLeader,
         RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
             return match error {
-                ChangeMembershipError::InProgress(_) => MemberError::Busy,
                 ChangeMembershipError::EmptyMembership(_) => MemberError::WouldLoseQuorum,
                 ChangeMembershipError::LearnerNotFound(missing) => MemberError::Unknown(missing.node_id),
-                ChangeMembershipError::UnsupportedMembershipTransition(_)
+                ChangeMembershipError::InProgress(_)
+                | ChangeMembershipError::UnsupportedMembershipTransition(_)
                 | ChangeMembershipError::UncommittedLeaderLog(_)
                 | ChangeMembershipError::NodeMetadataChanged(_) => MemberError::Busy,
             };

@@ -26,7 +26,7 @@ use crate::wal::Wal;
 
 /// A leader not heard of for this long is not believed to be one. Above the longest election timeout, so that a
 /// healthy cluster never meets it.
-pub const LEADER_SILENCE: Duration = Duration::from_millis(2000);
+pub const LEADER_SILENCE: Duration = Duration::from_secs(2);
 /// Time a forwarded question may take here.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -114,7 +114,8 @@ impl PeersSeen {
             return Ok(());
         }
         let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let text: String = acknowledged.iter().map(|(id, index)| format!("{id} {index}\n")).collect();
+        let text =
+            acknowledged.iter().fold(String::new(), |text, (id, index)| text + &format!("{id} {index}\n"));
         let temporary = self.file.with_extension("new");
         std::fs::write(&temporary, text)?;
         std::fs::rename(&temporary, &self.file)

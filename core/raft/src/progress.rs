@@ -90,7 +90,7 @@ mod tests {
     #[tokio::test]
     async fn a_waiter_is_woken_when_its_number_is_reached_and_not_before() {
         let progress = Progress::starting_at(3);
-        let later = Instant::now() + Duration::from_secs(60);
+        let later = Instant::now() + Duration::from_mins(1);
         progress.wait(3, later).await.unwrap();
         let mut five = Box::pin(progress.wait(5, later));
         assert!(futures::poll!(&mut five).is_pending());

@@ -96,7 +96,7 @@ impl Shared {
     /// Remember the state's hash if this revision is one that nodes compare.
     pub fn sample_hash(&self, store: &Store, before: Revision) {
         let now = store.revision();
-        if now != before && now.0 % HASH_EVERY == 0 {
+        if now != before && now.0.is_multiple_of(HASH_EVERY) {
             let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
             if hashes.len() == HASHES {
                 hashes.pop_front();

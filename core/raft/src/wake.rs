@@ -90,12 +90,12 @@ impl Watch {
     /// The first revision since the last call (or registration) that touched the selection; waits for one if there
     /// is none. Later ones are not queued: read [`coracle_store::Store::changes_after`] from there. Cancel-safe.
     pub async fn changed(&mut self) -> Revision {
-        std::future::poll_fn(|context| match self.take() {
-            Some(revision) => Poll::Ready(revision),
-            None => {
-                self.slot.waker.register(context.waker());
-                self.take().map_or(Poll::Pending, Poll::Ready)
+        std::future::poll_fn(|context| {
+            if let Some(revision) = self.take() {
+                return Poll::Ready(revision);
             }
+            self.slot.waker.register(context.waker());
+            self.take().map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }

@@ -39,6 +39,9 @@ pub async fn run(node: Arc<Inner>) {
 }
 
 /// Write one checkpoint now.
+///
+/// # Errors
+/// As the checkpoint thread says; nothing later may be written after that.
 pub async fn write(node: &Inner) -> Result<(), checkpoint::Error> {
     let started = Instant::now();
     let (delta, position) = {

@@ -111,11 +111,6 @@ impl Deadlines {
             }
         }
     }
-
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.sessions.len()
-    }
 }
 
 #[cfg(test)]

@@ -59,7 +59,9 @@ pub async fn run(node: Arc<Inner>) {
         if confirm(&node).await {
             settle(&node, batch);
         } else {
-            batch.into_iter().for_each(|renewal| (renewal.done)(Answer::Failed(Failure::NotLeader)));
+            for renewal in batch {
+                (renewal.done)(Answer::Failed(Failure::NotLeader));
+            }
         }
     }
 }
@@ -103,12 +105,16 @@ fn settle(node: &Arc<Inner>, batch: Vec<Waiting>) {
             answers.push((renewal.done, answer));
         }
     }
-    answers.into_iter().for_each(|(done, answer)| done(answer));
+    for (done, answer) in answers {
+        done(answer);
+    }
     if !later.is_empty() {
         let node = node.clone();
         tokio::spawn(async move {
             tokio::time::sleep(EXPIRING_PAUSE).await;
-            later.into_iter().for_each(|renewal| node.renewals.put(renewal));
+            for renewal in later {
+                node.renewals.put(renewal);
+            }
         });
     }
 }

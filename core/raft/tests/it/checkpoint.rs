@@ -374,7 +374,7 @@ fn a_damaged_database_is_never_served() {
                     );
                     refused += 1;
                 }
-                Err(_caught) => panic!("{name}: flip at {offset} panicked"),
+                Err(panic) => panic!("{name}: flip at {offset} panicked: {panic:?}"),
             }
         }
     }

@@ -83,7 +83,9 @@ impl Cluster {
 
     fn options(&self, n: usize) -> Options {
         let mut members = self.members.clone();
-        members.iter_mut().for_each(|member| member.client.clear());
+        for member in &mut members {
+            member.client.clear();
+        }
         let start = Start::Found { members, token: "test".into() };
         options(self.data[n].path(), &self.members[n], start)
     }

@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-pub const CLUSTER: u128 = 0xc0ffee;
+pub const CLUSTER: u128 = 0x00c0_ffee;
 
 pub fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)

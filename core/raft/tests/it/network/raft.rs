@@ -167,10 +167,11 @@ async fn votes_and_pre_votes_are_told_apart() {
 async fn a_member_removed_meanwhile_is_told_when_it_campaigns() {
     let removed = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let is_removed = removed.clone();
-    let judge = Myself::judging(2, move |_| match is_removed.load(Ordering::SeqCst) {
-        true => Err(Reject::Removed),
-        false => Ok(()),
-    });
+    let judge =
+        Myself::judging(
+            2,
+            move |_| if is_removed.load(Ordering::SeqCst) { Err(Reject::Removed) } else { Ok(()) },
+        );
     let candidate = Myself::new(1);
     let pair = pair_of(candidate.clone(), judge, None, None).await;
     let mut client = append_client(&pair).await;

@@ -44,7 +44,7 @@ async fn client(pair: &Pair, rate: Option<u64>) -> Connection<FakeSnapshot> {
 }
 
 fn option() -> RPCOption {
-    RPCOption::new(Duration::from_secs(60))
+    RPCOption::new(Duration::from_mins(1))
 }
 
 #[tokio::test]
