@@ -5,6 +5,7 @@ mod corruption;
 mod crash;
 mod curl;
 mod cut_off;
+mod disk_full;
 mod events;
 mod idempotency;
 mod identity;

@@ -286,15 +286,20 @@ impl Inner {
         }
     }
 
+    /// The voter that should lead if this node should not.
+    #[must_use]
+    pub fn heir(&self) -> Option<NodeId> {
+        let members = self.members();
+        let others = members.iter().filter(|m| m.voter && m.id != self.id && m.reachable == Some(true));
+        others.max_by_key(|member| member.matched).map(|member| member.id)
+    }
+
     pub async fn shutdown(&self) {
-        if self.leads() && self.shared.failure().is_none() {
-            let heirs = self.members().into_iter();
-            let heir = heirs
-                .filter(|member| member.voter && member.id != self.id && member.reachable == Some(true))
-                .max_by_key(|member| member.matched);
-            if let Some(heir) = heir {
-                let _ = self.transfer_here(heir.id, Instant::now() + HANDOVER).await;
-            }
+        if self.leads()
+            && self.shared.failure().is_none()
+            && let Some(heir) = self.heir()
+        {
+            let _ = self.transfer_here(heir, Instant::now() + HANDOVER).await;
         }
         self.shared.stop();
         let _ = self.raft.shutdown().await;

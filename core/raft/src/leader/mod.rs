@@ -1,9 +1,10 @@
-//! Duties: what nodes do by themselves. Expiry, compaction and settings while leading; checkpoints and the comparison
-//! of hashes always.
+//! Duties: what nodes do by themselves. Expiry, compaction, settings while leading, and giving way; checkpoints and the
+//! comparison of hashes always.
 
 mod checkpoints;
 pub mod deadlines;
 mod expiry;
+mod handover;
 mod hashes;
 mod history;
 mod renewals;
@@ -23,5 +24,6 @@ pub fn duties(node: &Arc<Inner>) -> Vec<futures::future::BoxFuture<'static, ()>>
         Box::pin(history::run(node.clone())),
         Box::pin(checkpoints::run(node.clone())),
         Box::pin(hashes::run(node.clone())),
+        Box::pin(handover::run(node.clone())),
     ]
 }
