@@ -21,9 +21,13 @@ struct Kept {
 }
 
 /// Renews until it is told to stop, or that it is over; whoever does not answer is left for the next.
-async fn keep(nodes: Vec<Http>, mut node: usize, stop: Arc<AtomicBool>) -> Kept {
-    let mut sent = Instant::now();
-    let session = nodes[node].post("/v1/sessions?ttl=3s", "").expect(201).await.member("id");
+async fn keep(
+    nodes: Vec<Http>,
+    mut node: usize,
+    session: String,
+    mut sent: Instant,
+    stop: Arc<AtomicBool>,
+) -> Kept {
     while !stop.load(Ordering::Relaxed) {
         let asked = Instant::now();
         let call =
@@ -66,8 +70,13 @@ async fn observe(nodes: Vec<Http>, stop: Arc<AtomicBool>) -> BTreeMap<String, In
 async fn end_never_early_and_never_live_on() {
     let mut cluster = Cluster::start(3).await;
     let (stop, unwatched) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let keepers: Vec<_> =
-        (0..SESSIONS).map(|n| tokio::spawn(keep(cluster.https(), n % 3, stop.clone()))).collect();
+    let mut keepers = Vec::new();
+    for n in 0..SESSIONS {
+        let sent = Instant::now();
+        let session =
+            cluster.nodes[n % 3].http().post("/v1/sessions?ttl=3s", "").expect(201).await.member("id");
+        keepers.push(tokio::spawn(keep(cluster.https(), n % 3, session, sent, stop.clone())));
+    }
     let observer = tokio::spawn(observe(cluster.https(), unwatched.clone()));
     let mut rounds = Rounds::of(3);
     while rounds.another() {

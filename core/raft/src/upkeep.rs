@@ -82,10 +82,15 @@ pub async fn sweep(node: Arc<Inner>) {
         let now = Instant::now();
         node.shared.index.expire(now);
         node.shared.revision.expire(now);
+        let metrics = node.raft.metrics().borrow_watched().clone();
+        // At once: a peer may be killed, rolled back and here again before a second has passed.
+        let committed = metrics.local_committed.map_or(0, |id| id.index);
+        for (id, log) in metrics.replication.iter().flatten().filter(|(id, _)| **id != node.id) {
+            node.peers_seen.acknowledged(*id, log.as_ref().map_or(0, |log| log.index).min(committed));
+        }
         if round % 10 != 0 {
             continue;
         }
-        let metrics = node.raft.metrics().borrow_watched().clone();
         let led = (metrics.state == ServerState::Leader).then_some(metrics.current_term);
         if leading_since.map(|(term, _)| term) != led {
             leading_since = led.map(|term| (term, now));
@@ -104,10 +109,6 @@ pub async fn sweep(node: Arc<Inner>) {
             && !node.shared.stopping()
         {
             node.shared.fail(&format!("consensus has stopped: {error}"));
-        }
-        let committed = metrics.local_committed.map_or(0, |id| id.index);
-        for (id, log) in metrics.replication.iter().flatten().filter(|(id, _)| **id != node.id) {
-            node.peers_seen.acknowledged(*id, log.as_ref().map_or(0, |log| log.index).min(committed));
         }
         if let Err(error) = node.peers_seen.save() {
             tracing::warn!(%error, "cannot write down what peers have acknowledged");
