@@ -13,11 +13,12 @@ use crate::config::{Config, ConfigError, LogFormat};
 /// # Errors
 /// A filter that is none.
 pub fn start(config: &Config) -> Result<(), ConfigError> {
-    // Consensus speaks at info about its every step; what matters of it is logged by our own crate.
+    // Consensus speaks about its every step, and warns of every heartbeat that is late on a busy machine; what matters
+    // of it is logged by our own crate.
     let text = if config.log_level.contains('=') {
         config.log_level.clone()
     } else {
-        format!("{},openraft=warn,rustls=warn,hyper=warn,h2=warn", config.log_level)
+        format!("{},openraft=error,rustls=warn,hyper=warn,h2=warn", config.log_level)
     };
     let filter = EnvFilter::try_new(&text).map_err(|error| {
         ConfigError::Contradiction(format!("log_level is no filter: {error} value={text:?}"))

@@ -50,7 +50,7 @@ impl Options {
             peer_tls: None,
             start,
             settings: Settings::default(),
-            checkpoint_bytes: 128 << 20,
+            checkpoint_bytes: 64 << 20,
             checkpoint_interval: Duration::from_secs(30),
             segment_bytes: 64 << 20,
             keep_entries: 100_000,
