@@ -1,6 +1,7 @@
 //! ⑤ Apply: openraft's state machine over the store.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use coracle_store::{Change, Reply};
@@ -53,7 +54,14 @@ impl RaftStateMachine<Types> for Machine {
             let before = applied.store.revision();
             let mut replies = Vec::with_capacity(batch.len());
             for (entry, responder) in batch {
-                let reply = apply_entry(&self.shared, &mut applied, &entry);
+                // A panic is a broken invariant: nothing more may be applied to, or served from, this state.
+                let apply = AssertUnwindSafe(|| apply_entry(&self.shared, &mut applied, &entry));
+                let reply = std::panic::catch_unwind(apply).map_err(|_| {
+                    let reason =
+                        format!("applying log entry {} panicked: see the log above", entry.log_id.index);
+                    self.shared.fail(&reason);
+                    io::Error::other(reason)
+                })?;
                 if let Some(responder) = responder {
                     replies.push((responder, reply));
                 }

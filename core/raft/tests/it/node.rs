@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coracle_raft::types::Member;
@@ -9,8 +10,8 @@ use coracle_raft::{Circumstance, Node, Options, RenewError, Start, StartError};
 use coracle_store::command::{Append, OnExpire, OpenSession, Precondition, Put};
 use coracle_store::program::NoProgram;
 use coracle_store::{
-    Action, Attach, Command, ContentType, Family, Idempotency, Key, Millis, Operation, Outcome, Principal,
-    Program, Revision, Selection, SessionId,
+    Action, Attach, Cause, Command, ContentType, Family, Idempotency, Key, Millis, Operation, Outcome,
+    Principal, Program, Record, Refusal, Revision, Selection, SessionId, Txn, View,
 };
 use tempfile::TempDir;
 
@@ -325,6 +326,36 @@ async fn a_wiped_directory_under_an_old_id_is_refused() {
     let reason = tokio::time::timeout(Duration::from_secs(20), cluster.node(victim).stopped()).await.unwrap();
     assert!(reason.contains("older than what peers have seen"), "{reason}");
     cluster.stop_all().await;
+}
+
+/// A recipe with a bug.
+struct Panics;
+
+impl Program for Panics {
+    fn apply(&self, _: &mut Txn<'_>, _: &Principal, _: &[u8]) -> Result<Vec<u8>, Refusal> {
+        panic!("as the test wants");
+    }
+
+    fn check(&self, _: View<'_>, _: &[u8]) -> Result<(), Refusal> {
+        Err(Refusal::Malformed)
+    }
+
+    fn released(&self, _: &mut Txn<'_>, _: &[(Key, Arc<Record>)], _: Cause) {}
+}
+
+#[tokio::test]
+async fn a_panic_while_applying_stops_the_node() {
+    let data = TempDir::new().unwrap();
+    let member = members(&addresses(1)).remove(0);
+    let start = Start::Found { members: vec![member.clone()], token: "test".into() };
+    let node = Node::start(options(data.path(), &member, start), || Box::new(Panics)).await.unwrap();
+    node.propose(&put("a", "1"), soon()).await.unwrap();
+    let lost = node.propose(&command(Operation::Program(vec![1].into())), soon()).await;
+    assert!(matches!(lost, Err(Circumstance::Lost | Circumstance::Stopped(_))), "{lost:?}");
+    assert!(node.stopped().await.contains("panicked"));
+    assert!(matches!(node.propose(&put("a", "2"), soon()).await, Err(Circumstance::Stopped(_))));
+    assert!(matches!(node.read_barrier(soon()).await, Err(Circumstance::Stopped(_))));
+    node.shutdown().await;
 }
 
 #[tokio::test]
