@@ -74,7 +74,6 @@ const LONG_FILES: &[(&str, &str)] = &[
         "server/src/accept.rs",
         "one connection from accept to close; the sniffing of heads is the piece to cut off",
     ),
-    ("server/src/http/lock.rs", "all verbs of a lock; waiting in line is the piece to cut off"),
 ];
 
 #[test]

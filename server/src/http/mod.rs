@@ -15,6 +15,7 @@ mod json;
 mod kv;
 mod kv_list;
 mod lock;
+mod lock_list;
 mod ops;
 mod query;
 mod read;
@@ -41,8 +42,8 @@ pub fn routes(edge: Edge) -> Router {
         .route("/v1/sessions/{id}", get(session::show).delete(session::close))
         .route("/v1/sessions/{id}/renew", post(session::renew))
         .route("/v1/sessions/{id}/hold", post(session::hold))
-        .route("/v1/locks", get(lock::list))
-        .route("/v1/locks/{name}", get(lock::show).delete(lock::break_holds))
+        .route("/v1/locks", get(lock_list::list))
+        .route("/v1/locks/{name}", get(lock_list::show).delete(lock::break_holds))
         .route("/v1/locks/{name}/acquire", post(lock::acquire))
         .route("/v1/locks/{name}/release", post(lock::release))
         .route("/v1/locks/{name}/renew", post(lock::renew))

@@ -92,6 +92,21 @@ impl Call {
         Ok(())
     }
 
+    /// The rest of a JSON read's parameters, and the wait they ask for. `Some`: nothing in the selection has changed up
+    /// to that revision, answer 304.
+    pub async fn ready(&mut self, selection: Selection) -> Answer<Option<Revision>> {
+        let reading = self.reading()?;
+        let poll = self.long_poll()?;
+        self.format(&[("json", Format::Json)])?;
+        self.query.done()?;
+        let Some(poll) = poll else {
+            self.settle(reading).await?;
+            return Ok(None);
+        };
+        let (changed, revision) = self.until_changed(poll, selection, reading).await?;
+        Ok((!changed).then_some(revision))
+    }
+
     /// Wait until something in the selection has changed after the poll's revision. True: it has. False: nothing did
     /// in time, up to and including the revision answered.
     pub async fn until_changed(

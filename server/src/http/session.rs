@@ -18,7 +18,6 @@ use super::call::{Call, check_name, draw_session, outcome, unexpected};
 use super::cursor::{self, Cursor};
 use super::kv_list::{ITEMS_DEFAULT, ITEMS_MAX};
 use super::problem::{Answer, Refused, bad_body, bad_query, refused, session_expired, too_large};
-use super::read::Format;
 use super::turn::change_at;
 use super::{hold, json, kv, respond, watch, wire};
 
@@ -312,17 +311,8 @@ pub async fn show(mut call: Call) -> Answer {
     if let Some(watching) = watch::asked(&mut call)? {
         return watch::open(call, watching, watch::Scope::sessions(selection, Some(id))).await;
     }
-    let reading = call.reading()?;
-    let poll = call.long_poll()?;
-    call.format(&[("json", Format::Json)])?;
-    call.query.done()?;
-    match poll {
-        Some(poll) => {
-            if let (false, revision) = call.until_changed(poll, selection, reading).await? {
-                return Ok(respond::not_modified(revision));
-            }
-        }
-        None => call.settle(reading).await?,
+    if let Some(revision) = call.ready(selection).await? {
+        return Ok(respond::not_modified(revision));
     }
     let left = call.edge.validity(&[id]).await.first().copied().flatten();
     let (body, revision, was) = call.edge.node.read(|store| {
@@ -347,17 +337,8 @@ pub async fn list(mut call: Call) -> Answer {
     let limit = call.query.number("limit", 1..=ITEMS_MAX)?.unwrap_or(ITEMS_DEFAULT);
     let hash = cursor::list_hash(&[b"sessions"]);
     let cursor = call.query.text("cursor")?.map(|text| Cursor::decode(&text, hash)).transpose()?;
-    let reading = call.reading()?;
-    let poll = call.long_poll()?;
-    call.format(&[("json", Format::Json)])?;
-    call.query.done()?;
-    match poll {
-        Some(poll) => {
-            if let (false, revision) = call.until_changed(poll, selection, reading).await? {
-                return Ok(respond::not_modified(revision));
-            }
-        }
-        None => call.settle(reading).await?,
+    if let Some(revision) = call.ready(selection).await? {
+        return Ok(respond::not_modified(revision));
     }
     let after = match cursor {
         None => 0,

@@ -15,7 +15,7 @@ use super::call::Call;
 use super::frame::{self, Frames};
 use super::problem::{Answer, bad_query, compacted};
 use super::read::{Format, Reading, quiet_up_to};
-use super::{json, lock, session};
+use super::{json, lock_list, session};
 use crate::edge::{Admitted, Edge};
 
 /// Changes looked at under one hold of the state's lock.
@@ -338,7 +338,7 @@ impl Feed {
                     Items::Kv | Items::Events { .. } => Chunks::Kv(None),
                     Items::Sessions(one) => Chunks::Made(session::snapshot(store, *one).into_iter()),
                     Items::Locks { name, prefix } => {
-                        Chunks::Made(lock::snapshot(store, name.as_deref(), prefix).into_iter())
+                        Chunks::Made(lock_list::snapshot(store, name.as_deref(), prefix).into_iter())
                     }
                 }
             }),
