@@ -81,7 +81,7 @@ async fn end_never_early_and_never_live_on() {
     let mut rounds = Rounds::of(3);
     while rounds.another() {
         let leader = cluster.leader().await;
-        if rounds.begun() % 2 == 0 {
+        if rounds.begun().is_multiple_of(2) {
             cluster.nodes[leader].kill9();
             tokio::time::sleep(Duration::from_millis(rand::random_range(0..3000))).await;
             cluster.nodes[leader].restart().await;
