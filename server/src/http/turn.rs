@@ -30,6 +30,9 @@ pub struct Renewal {
     pub until: Instant,
 }
 
+/// The reason of a hold that ended because the leader says that its session has.
+const SESSION_EXPIRED: &str = "session_expired";
+
 /// What a try to renew has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewed {
@@ -56,7 +59,7 @@ impl Renewal {
                 self.until = received + valid_for;
                 Renewed::Good
             }
-            Err(RenewError::Expired) => Renewed::Lost("session_expired"),
+            Err(RenewError::Expired) => Renewed::Lost(SESSION_EXPIRED),
             Err(RenewError::Circumstance(_)) if Instant::now() >= self.until => Renewed::Lost("not_renewed"),
             Err(RenewError::Circumstance(_)) => {
                 self.next = Instant::now() + (self.ttl / 12).max(Duration::from_millis(100));
@@ -133,11 +136,22 @@ impl Following {
         {
             match renewal.renew(&self.edge).await {
                 Renewed::Good => return Step::Renewed,
-                Renewed::Lost(reason) => return Step::Lost(reason),
+                Renewed::Lost(reason) => return self.ended(reason).await,
                 Renewed::Later => {}
             }
         }
         if end.is_some_and(|end| Instant::now() >= end) { Step::Time } else { Step::Renewed }
+    }
+
+    /// The leader knew of the end before this node did: catch up, so that history tells how it came.
+    async fn ended(&self, reason: &'static str) -> Step {
+        if reason == SESSION_EXPIRED
+            && self.edge.node.read_barrier(self.edge.deadline()).await.is_ok()
+            && self.turn() == Turn::Gone
+        {
+            return Step::Turn(Turn::Gone);
+        }
+        Step::Lost(reason)
     }
 
     pub fn renewal(&mut self) -> Option<&mut Renewal> {
@@ -151,7 +165,7 @@ impl Following {
         });
         match cause {
             Some(Cause::Broken) => "broken",
-            Some(Cause::SessionExpired) => "session_expired",
+            Some(Cause::SessionExpired) => SESSION_EXPIRED,
             Some(Cause::SessionClosed) => "session_closed",
             Some(Cause::Command) => "released",
             None => "lost",
