@@ -125,7 +125,12 @@ async fn expire(node: &Inner, term: CommittedLeaderId, due: Vec<Expiry>) {
         node.sessions_expired.fetch_add(count, Ordering::Relaxed);
         tracing::debug!(count, "sessions expired");
     }
+    let applied = node.shared.read();
     if let Some(table) = node.deadlines().as_mut() {
         table.decided(&due, Instant::now());
+        // Ended in history that this task never saw: do not propose them for ever.
+        for expiry in due.iter().filter(|expiry| applied.store.session(expiry.session).is_none()) {
+            table.remove(expiry.session);
+        }
     }
 }
