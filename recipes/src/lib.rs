@@ -173,3 +173,11 @@ fn of_family(gone: &[(Key, Arc<Record>)], family: coracle_store::Family) -> Vec<
 fn encoded(value: impl Encode<()>) -> Vec<u8> {
     minicbor::to_vec(value).expect("writing to memory cannot fail")
 }
+
+/// Refuse a text or number outside of its limits.
+fn bounded(what: &str, actual: usize, least: usize, most: usize) -> Result<(), StoreRefusal> {
+    if (least..=most).contains(&actual) {
+        return Ok(());
+    }
+    Err(StoreRefusal::OutOfBounds(what.into(), actual.clamp(least, most) as u64, actual as u64))
+}

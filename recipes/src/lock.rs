@@ -26,7 +26,7 @@ use coracle_store::{
 };
 use minicbor::{Decode, Encode};
 
-use crate::{Described, names};
+use crate::{Described, bounded, names};
 use claims::{Claimed, Lock, Part, Waiter};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -214,18 +214,7 @@ pub fn line(view: View<'_>, lock: &str, limit: usize) -> Option<Line> {
 /// look-up a name, however long the lines are.
 #[must_use]
 pub fn names(view: View<'_>, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
-    let prefix = Key::new(FAMILY, &names::open(prefix));
-    let past = |name: &str| Key::after_prefix(Lock::new(name).prefix());
-    let mut from = after.and_then(past).map_or(prefix.clone(), |after| after.max(prefix.clone()));
-    let mut found = Vec::new();
-    while found.len() < limit {
-        let Some((key, _)) = view.seek(&from).next() else { break };
-        let Some((name, _)) = names::split(key.name()) else { break };
-        let Some(next) = past(&name).filter(|_| key.as_bytes().starts_with(prefix.as_bytes())) else { break };
-        from = next;
-        found.push(name);
-    }
-    found
+    names::list(view, FAMILY, prefix, after, limit)
 }
 
 pub(crate) fn apply(txn: &mut Txn<'_>, _: &Principal, operation: Operation) -> Result<Outcome, StoreRefusal> {
@@ -406,11 +395,4 @@ fn end(txn: &mut Txn<'_>, key: &Key, hold: &Hold, cause: Cause) -> Result<(), St
     }
     txn.delete(key, cause);
     Ok(())
-}
-
-fn bounded(what: &str, actual: usize, least: usize, most: usize) -> Result<(), StoreRefusal> {
-    if (least..=most).contains(&actual) {
-        return Ok(());
-    }
-    Err(StoreRefusal::OutOfBounds(what.into(), actual.clamp(least, most) as u64, actual as u64))
 }

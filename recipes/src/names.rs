@@ -4,6 +4,31 @@
 //! they should, and what belongs to `a` never begins like what belongs to `ab`. Behind the name, each recipe has
 //! its own subspaces.
 
+use coracle_store::{Family, Key, View};
+
+/// Names of a family's objects that start with `prefix`, after `after`, at most `limit`, in order of their bytes.
+/// Costs one look-up a name, however many keys belong to it.
+pub(crate) fn list(
+    view: View<'_>,
+    family: Family,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Vec<String> {
+    let prefix = Key::new(family, &open(prefix));
+    let past = |name: &str| Key::after_prefix(Key::new(family, &closed(name)).as_bytes());
+    let mut from = after.and_then(past).map_or(prefix.clone(), |after| after.max(prefix.clone()));
+    let mut found = Vec::new();
+    while found.len() < limit {
+        let Some((key, _)) = view.seek(&from).next() else { break };
+        let Some((name, _)) = split(key.name()) else { break };
+        let Some(next) = past(&name).filter(|_| key.as_bytes().starts_with(prefix.as_bytes())) else { break };
+        from = next;
+        found.push(name);
+    }
+    found
+}
+
 /// The name as it begins a key, without its end: the prefix of all names that start with it.
 pub(crate) fn open(name: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(name.len() + 24);
