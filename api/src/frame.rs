@@ -180,6 +180,8 @@ pub struct Event {
     pub key: Option<Key>,
     /// In all other families.
     pub name: Option<String>,
+    /// A part of the object that has a name: a message, an instance, a member.
+    pub item: Option<String>,
     pub value: Option<Value>,
     /// Changes of the key since it was created, this one included; 0 after a delete.
     pub version: u64,
@@ -207,6 +209,8 @@ struct EventWire {
     key_base64: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    item: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     value: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -240,7 +244,7 @@ impl From<Event> for EventWire {
     fn from(event: Event) -> Self {
         let (key, key_base64) = event.key.as_ref().map_or((None, None), Key::to_members);
         let (value, value_base64, content_type) = optional_members(event.value.as_ref());
-        let Event { family, op, name, version, previous_revision, create, cause, session, .. } = event;
+        let Event { family, op, name, item, version, previous_revision, create, cause, session, .. } = event;
         let Event { token, mode, owner, .. } = event;
         Self {
             family,
@@ -248,6 +252,7 @@ impl From<Event> for EventWire {
             key,
             key_base64,
             name,
+            item,
             value,
             value_base64,
             content_type,
@@ -273,6 +278,7 @@ impl TryFrom<EventWire> for Event {
             op: wire.op,
             key: Key::from_members(wire.key, wire.key_base64)?,
             name: wire.name,
+            item: wire.item,
             value: Value::from_optional_members(members).map_err(|error| error.to_string())?,
             version: wire.version,
             previous_revision: wire.previous_revision,

@@ -1,20 +1,23 @@
 //! The recipes: pure functions over a store transaction, one file each.
 //!
 //! A recipe is a module with `NAME` (as in the URL) and `FAMILY` (the first byte of its keys), the types `Operation`,
-//! `Outcome` and `Refusal`, and five functions: `apply` (one operation), `released` (sessions ended: grant to whoever
-//! is next), `drains` (does an operation only give back?), `describe` (an event, for people) and `selection` (what to watch for one object). To add one, write its
-//! file and add one line to the list at [`recipes`].
+//! `Outcome` and `Refusal`, and six functions: `apply` (one operation), `released` (sessions ended: grant to whoever
+//! is next), `due` (one of its [`timer`]s has run out), `drains` (does an operation only give back?), `describe` (an
+//! event, for people) and `selection` (what to watch for one object). To add one, write its file and add one line to
+//! the list at [`recipes`].
 
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod lock;
 mod names;
+mod timer;
 
 use std::sync::Arc;
 
 use coracle_store::command::Condition as StoreCondition;
 use coracle_store::{
-    Cause, Event, Key, Principal, Record, Refusal as StoreRefusal, Revision, Selection, SessionId, Txn, View,
+    Cause, Event, Family, Key, Principal, Record, Refusal as StoreRefusal, Revision, Selection, SessionId,
+    Timestamp, Txn, View,
 };
 use minicbor::{Decode, Encode};
 
@@ -53,6 +56,13 @@ macro_rules! recipes {
 
         fn released(txn: &mut Txn<'_>, gone: &[(Key, Arc<Record>)], cause: Cause) {
             $($module::released(txn, &of_family(gone, $module::FAMILY), cause);)*
+        }
+
+        fn due(txn: &mut Txn<'_>, family: Family, what: &[u8]) {
+            match family {
+                $($module::FAMILY => $module::due(txn, what),)*
+                _ => {}
+            }
         }
 
         fn drains(operation: &Operation) -> bool {
@@ -148,6 +158,17 @@ impl coracle_store::Program for Recipes {
         released(txn, gone, cause);
     }
 
+    fn advance(&self, txn: &mut Txn<'_>) {
+        for _ in 0..timer::SLICE {
+            let Some((family, what)) = timer::pop(txn) else { break };
+            due(txn, family, &what);
+        }
+    }
+
+    fn due(&self, view: View<'_>) -> Option<Timestamp> {
+        timer::next(view)
+    }
+
     fn drains(&self, operation: &[u8]) -> bool {
         minicbor::decode(operation).is_ok_and(|operation| drains(&operation))
     }
@@ -162,11 +183,13 @@ pub struct Described {
     pub op: &'static str,
     /// The object: the lock's name.
     pub name: String,
+    /// What of it, if it has parts that are named: a message, an instance, a member.
+    pub item: Option<String>,
     pub session: Option<SessionId>,
     pub token: Option<Revision>,
 }
 
-fn of_family(gone: &[(Key, Arc<Record>)], family: coracle_store::Family) -> Vec<&(Key, Arc<Record>)> {
+fn of_family(gone: &[(Key, Arc<Record>)], family: Family) -> Vec<&(Key, Arc<Record>)> {
     gone.iter().filter(|(key, _)| key.family() == family).collect()
 }
 

@@ -252,8 +252,9 @@ pub(crate) fn released(txn: &mut Txn<'_>, gone: &[&(Key, Arc<Record>)], _: Cause
     }
 }
 
-/// `acquired`, `released`, `broken`, `expired`; `waiting`, `left` (granted or withdrawn: if granted, the same change
-/// has an `acquired`), `expired`.
+/// Locks wait for sessions, not for time.
+pub(crate) fn due(_: &mut Txn<'_>, _: &[u8]) {}
+
 /// Everything but a new claim makes the line shorter, or moves a hold.
 pub(crate) fn drains(operation: &Operation) -> bool {
     match operation {
@@ -264,6 +265,8 @@ pub(crate) fn drains(operation: &Operation) -> bool {
     }
 }
 
+/// `acquired`, `released`, `broken`, `expired`; `waiting`, `left` (granted or withdrawn: if granted, the same change
+/// has an `acquired`), `expired`.
 pub(crate) fn describe(event: &Event) -> Option<Described> {
     let (_, name, part) = Lock::of(&event.key)?;
     let (op, token) = match (part, &event.record, event.cause) {
@@ -277,7 +280,7 @@ pub(crate) fn describe(event: &Event) -> Option<Described> {
         (Part::Wait, None, _) => ("left", None),
     };
     let session = event.record.as_ref().or(event.previous.as_ref())?.session;
-    Some(Described { family: NAME, op, name, session, token })
+    Some(Described { family: NAME, op, name, item: None, session, token })
 }
 
 pub(crate) fn selection(name: &str) -> Selection {

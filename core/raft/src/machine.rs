@@ -128,6 +128,7 @@ fn apply_entry(shared: &Shared, applied: &mut Applied, entry: &Entry) -> Reply {
         }
         EntryPayload::Normal(payload) => {
             let before = applied.store.revision();
+            shared.clock.saw(payload.time);
             let reply = applied.store.apply(payload.time, &payload.command);
             applied.unsaved += payload.command.len() as u64;
             shared.sample_hash(&applied.store, before);

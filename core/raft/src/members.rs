@@ -8,7 +8,6 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Instant as _};
 
-use crate::clock;
 use crate::forward::{Answer, Ask};
 use crate::inner::Inner;
 use crate::node::{Circumstance, MemberError, MemberStatus};
@@ -60,7 +59,7 @@ impl Inner {
             guards: Vec::new(),
             action: Action::Noop,
         };
-        let payload = Payload { time: clock::wall(), command: ticket.encode().into() };
+        let payload = Payload { time: self.shared.clock.stamp(), command: ticket.encode().into() };
         let written = self.raft.client_write(payload).await.map_err(refused)?;
         let id = FOUNDERS + written.log_id.index;
         self.raft.add_learner(id, member.clone(), false).await.map_err(refused)?;

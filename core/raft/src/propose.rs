@@ -14,7 +14,6 @@ use openraft::errors::ClientWriteError;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use crate::clock;
 use crate::forward::{Answer, Ask, Failure, Request};
 use crate::inner::Inner;
 use crate::network::CallError;
@@ -115,7 +114,7 @@ impl Inner {
             drop(pending);
             done.call(outcome(result));
         });
-        let payload = Payload { time: clock::wall(), command };
+        let payload = Payload { time: self.shared.clock.stamp(), command };
         // The channel is larger than the bound on pending proposals, so this never has to wait. Unconstrained, because
         // a task that has used up its cooperative budget would see a full channel where there is none.
         let sent =
@@ -140,7 +139,7 @@ impl Inner {
     fn drains(&self, command: &Bytes) -> bool {
         let Ok(command) = Command::decode(command) else { return false };
         match command.action {
-            Action::Expire(_) | Action::Compact(_) => true,
+            Action::Expire(_) | Action::Compact(_) | Action::Advance => true,
             Action::Noop | Action::Configure(_) | Action::Transaction(_) => false,
             Action::One(operation) => match operation {
                 Operation::Delete(_) | Operation::DeleteRange(_) | Operation::CloseSession(_) => true,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use coracle_store::{Revision, Store};
 use tokio::sync::watch;
 
+use crate::clock::LogClock;
 use crate::forward::HashAt;
 use crate::progress::Progress;
 use crate::types::{LogId, NodeId, StoredMembership};
@@ -33,6 +34,8 @@ pub struct Shared {
     /// Revision reached here.
     pub revision: Progress,
     pub hub: Arc<Hub>,
+    /// What log entries are stamped with.
+    pub clock: LogClock,
     hashes: Mutex<VecDeque<HashAt>>,
     /// The leader this node follows; 0 for none. Mirrored from openraft, whose metrics must not be touched per request.
     leader: AtomicU64,
@@ -49,12 +52,13 @@ impl Shared {
     #[must_use]
     pub fn new(applied: Applied) -> Self {
         let index = applied.position.map_or(0, |id| id.index);
-        let revision = applied.store.revision().0;
+        let (revision, now) = (applied.store.revision().0, applied.store.now());
         Self {
             applied: RwLock::new(applied),
             index: Progress::starting_at(index),
             revision: Progress::starting_at(revision),
             hub: Arc::default(),
+            clock: LogClock::new(now),
             hashes: Mutex::default(),
             leader: AtomicU64::new(0),
             leader_changed: watch::Sender::new(None),

@@ -85,6 +85,10 @@ impl Entry<'_> {
                 self.txn.state.settings = settings;
                 Ok(Outcome::None)
             }
+            Action::Advance => {
+                self.program.advance(&mut self.txn);
+                Ok(Outcome::None)
+            }
         }
     }
 

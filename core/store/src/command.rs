@@ -83,6 +83,9 @@ pub enum Action {
     /// Leader duty or operator: replace the replicated settings.
     #[n(5)]
     Configure(#[n(0)] Settings),
+    /// Leader duty: log time has passed something that the program waits for ([`crate::Program::due`]).
+    #[n(6)]
+    Advance,
 }
 
 /// One session to expire, as the leader last saw it.

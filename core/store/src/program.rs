@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::command::Principal;
-use crate::ids::Key;
+use crate::ids::{Key, Timestamp};
 use crate::record::{Cause, Record};
 use crate::reply::Refusal;
 use crate::txn::{Txn, View};
@@ -30,6 +30,18 @@ pub trait Program: Send + Sync + 'static {
     /// the ending sessions at once, so that nothing is ever granted to a session that dies in the same entry.
     /// Grant to whoever is next.
     fn released(&self, txn: &mut Txn<'_>, gone: &[(Key, Arc<Record>)], cause: Cause);
+
+    /// Log time has moved: do what has become due by [`Txn::now`], a bounded slice of it. Called by entries of their
+    /// own ([`crate::Action::Advance`]), which the leader proposes once its clock has passed [`Program::due`].
+    fn advance(&self, txn: &mut Txn<'_>) {
+        let _ = txn;
+    }
+
+    /// When `advance` has something to do next; `None` if nothing waits for time.
+    fn due(&self, view: View<'_>) -> Option<Timestamp> {
+        let _ = view;
+        None
+    }
 
     /// Does this operation only give something back (release, acknowledge, delete)? Such operations are still taken
     /// when a node is overloaded or its disk is full.

@@ -99,6 +99,12 @@ impl Store {
         self.program.drains(operation)
     }
 
+    /// When the program wants an [`crate::Action::Advance`]: see [`Program::due`].
+    #[must_use]
+    pub fn due(&self) -> Option<Timestamp> {
+        self.program.due(self.view())
+    }
+
     #[must_use]
     pub fn view(&self) -> View<'_> {
         View { state: &self.state }

@@ -2,9 +2,10 @@
 
 use crate::script::Script;
 
+/// Every story of every recipe: one folder each.
 #[test]
-fn lock() {
-    datadriven::walk("testdata/lock", |file| {
+fn conversations() {
+    datadriven::walk("testdata", |file| {
         let mut script = Script::new();
         file.run(|case| script.answer(case));
     });

@@ -3,4 +3,5 @@
 mod golden;
 mod lock_model;
 mod lock_traps;
+mod lock_words;
 mod script;

@@ -1,29 +1,47 @@
-//! The language of the golden conversations.
+//! The language of the golden conversations: what all recipes share.
 //!
-//! One stanza is one entry or one question. Time moves only by `at=`. Sessions go by name. Under the reply stands
-//! what the entry did, as people are told it. Operations of a transaction and guards are input lines.
+//! One stanza is one entry or one question. Time moves only by `at=`; what waits for it happens in an `advance`, as it
+//! does in a cluster. Sessions go by name. Under the reply stands what the entry did, as people are told it.
+//! Operations of a transaction and guards are input lines. The words of a recipe are in a file of its own, which
+//! [`RECIPES`] lists; they are told apart by their arguments.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use coracle_recipes::lock::{self, Acquire, Claim, Hold, Mode, Place, Turn};
-use coracle_recipes::{Condition, Outcome, Recipes, Refusal, describe};
+use coracle_recipes::{Outcome, Recipes, Refusal, describe};
 use coracle_store::command::{Expiry, OnExpire, OpenSession, Precondition, Put, Transaction};
 use coracle_store::{
     Action, Attach, Command, ContentType, Event, Family, Idempotency, Key, Millis, Operation,
-    Outcome as StoreOutcome, Principal, Refusal as StoreRefusal, Revision, SessionId, Store, Timestamp,
+    Outcome as StoreOutcome, Principal, Refusal as StoreRefusal, SessionId, Store, Timestamp,
 };
 use datadriven::TestCase;
 
+use crate::lock_words;
+
+/// Every recipe's words.
+const RECIPES: &[&dyn Speech] = &[&lock_words::Words];
+
+/// The words of one recipe. Each answers `None` to what is not its own, without taking an argument.
+pub trait Speech {
+    /// Something to look at.
+    fn question(&self, script: &mut Script, words: &mut Words) -> Option<String>;
+    /// Something to do.
+    fn operation(&self, script: &mut Script, words: &mut Words) -> Option<coracle_recipes::Operation>;
+    fn outcome(&self, script: &Script, outcome: &Outcome) -> Option<String>;
+    fn refusal(&self, script: &Script, refusal: &Refusal) -> Option<String>;
+    /// A guard or compare, such as `held deploy 4`.
+    fn condition(&self, line: &[&str]) -> Option<coracle_recipes::Condition>;
+}
+
 pub struct Script {
-    store: Store,
+    pub store: Store,
     now: Timestamp,
     sessions: Vec<String>,
 }
 
 /// A verb with its arguments; what is left over is a mistake.
-struct Words {
-    verb: String,
+pub struct Words {
+    pub verb: String,
     args: BTreeMap<String, Vec<String>>,
 }
 
@@ -38,23 +56,27 @@ impl Words {
         Self { verb, args: words.map(split).collect() }
     }
 
-    fn list(&mut self, name: &str) -> Vec<String> {
+    pub fn has(&self, name: &str) -> bool {
+        self.args.contains_key(name)
+    }
+
+    pub fn list(&mut self, name: &str) -> Vec<String> {
         self.args.remove(name).unwrap_or_default()
     }
 
-    fn maybe(&mut self, name: &str) -> Option<String> {
+    pub fn maybe(&mut self, name: &str) -> Option<String> {
         self.list(name).pop()
     }
 
-    fn text(&mut self, name: &str) -> String {
+    pub fn text(&mut self, name: &str) -> String {
         self.maybe(name).unwrap_or_else(|| panic!("{} needs {name}=", self.verb))
     }
 
-    fn number(&mut self, name: &str) -> Option<u64> {
+    pub fn number(&mut self, name: &str) -> Option<u64> {
         self.maybe(name).map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
     }
 
-    fn flag(&mut self, name: &str) -> bool {
+    pub fn flag(&mut self, name: &str) -> bool {
         self.args.remove(name).is_some()
     }
 }
@@ -85,47 +107,20 @@ impl Script {
     }
 
     fn question(&mut self, words: &mut Words) -> Option<String> {
-        let view = self.store.view();
         Some(match words.verb.as_str() {
-            "line" => {
-                let limit = words.number("limit").map_or(100, |limit| usize::try_from(limit).expect("small"));
-                let Some(line) = lock::line(view, &words.text("lock"), limit) else {
-                    return Some("free".into());
-                };
-                let mut text = String::new();
-                for hold in &line.holders {
-                    let _ = writeln!(text, "{} since={}ms", self.hold(hold), hold.since.0);
-                }
-                for place in &line.waiters {
-                    let (who, mode) = (self.who(place.session), mode(place.mode));
-                    let _ = writeln!(text, "{}. {who}{mode} since={}ms", place.position, place.since.0);
-                }
-                let _ = writeln!(text, "waiting={}", line.waiting);
-                text
-            }
-            "poll" => {
-                let session = self.id(&words.text("session"));
-                match lock::poll(self.store.view(), &words.text("lock"), session) {
-                    Turn::Held(hold) => format!("held {}", self.hold(&hold)),
-                    Turn::Waiting(place) => self.waiting(&place),
-                    Turn::Gone => "gone".into(),
-                }
-            }
-            "names" => {
-                let limit = words.number("limit").map_or(100, |limit| usize::try_from(limit).expect("small"));
-                let (prefix, after) = (words.maybe("prefix").unwrap_or_default(), words.maybe("after"));
-                format!("{:?}", lock::names(view, &prefix, after.as_deref(), limit))
-            }
-            "keys" => format!("{} keys of locks", view.scan(lock::FAMILY, &[]).count()),
             "sessions" => {
                 let line = |session: &std::sync::Arc<coracle_store::Session>| {
-                    let held = view.attached(session.id).count();
+                    let held = self.store.view().attached(session.id).count();
                     format!("{} holds or waits for {held}\n", self.who(session.id))
                 };
                 let text: String = self.store.sessions().map(line).collect();
                 if text.is_empty() { "none".into() } else { text }
             }
-            _ => return None,
+            "due" => match self.store.due() {
+                Some(at) => format!("due at={}ms", at.0),
+                None => "nothing due".into(),
+            },
+            _ => return RECIPES.iter().find_map(|recipe| recipe.question(self, words)),
         })
     }
 
@@ -145,6 +140,7 @@ impl Script {
         let action = match words.verb.as_str() {
             "txn" => Action::Transaction(Transaction { conditions, then, otherwise }),
             "compact" => Action::Compact(self.store.revision()),
+            "advance" => Action::Advance,
             "expire" => {
                 let names = words.list("sessions");
                 Action::Expire(
@@ -170,48 +166,33 @@ impl Script {
     }
 
     fn operation(&mut self, words: &mut Words) -> Operation {
-        let lock = match words.verb.as_str() {
-            "open" => return Operation::OpenSession(self.open(&words.text("session"))),
-            "close" => return Operation::CloseSession(self.id(&words.text("session"))),
-            "put" => {
-                return Operation::Put(Put {
-                    key: Key::new(Family::KV, words.text("key").as_bytes()),
-                    value: words.text("value").into_bytes().into(),
-                    content_type: ContentType::Text,
-                    attach: Attach::None,
-                    precondition: Precondition::None,
-                    return_previous: false,
-                });
-            }
-            "acquire" => lock::Operation::Acquire(Acquire {
-                lock: words.text("lock").into(),
-                mode: if words.flag("shared") { Mode::Shared } else { Mode::Exclusive },
-                owner: words.maybe("owner").unwrap_or_default().into(),
-                meta: "".into(),
-                wait: !words.flag("try"),
-                attach: match words.maybe("private") {
-                    Some(name) => Attach::Private(self.open(&name)),
-                    None => Attach::Session(self.id(&words.text("session"))),
-                },
+        match words.verb.as_str() {
+            "open" => Operation::OpenSession(self.open(&words.text("session"))),
+            "close" => Operation::CloseSession(self.id(&words.text("session"))),
+            "put" => Operation::Put(Put {
+                key: Key::new(Family::KV, words.text("key").as_bytes()),
+                value: words.text("value").into_bytes().into(),
+                content_type: ContentType::Text,
+                attach: Attach::None,
+                precondition: Precondition::None,
+                return_previous: false,
             }),
-            "release" => lock::Operation::Release(self.claim(words)),
-            "withdraw" => lock::Operation::Withdraw(self.claim(words)),
-            "transfer" => {
-                let to = self.id(&words.text("to"));
-                lock::Operation::Transfer(self.claim(words), to)
-            }
-            "break" => lock::Operation::Break(words.text("lock").into(), words.text("reason").into()),
-            other => panic!("{other} is no operation"),
-        };
-        coracle_recipes::Operation::Lock(lock).encode()
+            _ => match RECIPES.iter().find_map(|recipe| recipe.operation(self, words)) {
+                Some(operation) => operation.encode(),
+                None => panic!("{} is no operation", words.verb),
+            },
+        }
     }
 
-    fn claim(&mut self, words: &mut Words) -> Claim {
-        let (lock, session) = (words.text("lock").into(), self.id(&words.text("session")));
-        Claim { lock, session, token: words.number("token").map(Revision) }
+    /// `session=NAME`, or `private=NAME` for one opened in the same entry.
+    pub fn attach(&mut self, words: &mut Words) -> Attach {
+        match words.maybe("private") {
+            Some(name) => Attach::Private(self.open(&name)),
+            None => Attach::Session(self.id(&words.text("session"))),
+        }
     }
 
-    fn open(&mut self, name: &str) -> OpenSession {
+    pub fn open(&mut self, name: &str) -> OpenSession {
         OpenSession {
             id: self.id(name),
             ttl: Millis(10_000),
@@ -221,7 +202,7 @@ impl Script {
         }
     }
 
-    fn id(&mut self, name: &str) -> SessionId {
+    pub fn id(&mut self, name: &str) -> SessionId {
         let position = self.sessions.iter().position(|other| other == name).unwrap_or_else(|| {
             self.sessions.push(name.into());
             self.sessions.len() - 1
@@ -229,32 +210,17 @@ impl Script {
         SessionId(position as u64 + 1)
     }
 
-    fn who(&self, id: SessionId) -> &str {
+    pub fn who(&self, id: SessionId) -> &str {
         usize::try_from(id.0).ok().and_then(|id| self.sessions.get(id - 1)).map_or("?", |name| name)
-    }
-
-    fn hold(&self, hold: &Hold) -> String {
-        let owner = if hold.owner.is_empty() { String::new() } else { format!(" owner={}", hold.owner) };
-        format!("{}{} token={}{owner}", self.who(hold.session), mode(hold.mode), hold.token)
-    }
-
-    fn holds(&self, holds: &[Hold]) -> String {
-        holds.iter().map(|hold| self.hold(hold)).collect::<Vec<_>>().join(", ")
-    }
-
-    fn waiting(&self, place: &Place) -> String {
-        format!("waiting position={} behind=[{}]", place.position, self.holds(&place.blockers))
     }
 
     fn outcome(&self, outcome: &StoreOutcome) -> String {
         match outcome {
-            StoreOutcome::Program(bytes) => match Outcome::decode(bytes).expect("an outcome") {
-                Outcome::Lock(lock::Outcome::Held(hold)) => format!("held {}", self.hold(&hold)),
-                Outcome::Lock(lock::Outcome::Waiting(place)) => self.waiting(&place),
-                Outcome::Lock(lock::Outcome::Freed(ended, granted)) => {
-                    format!("freed ended=[{}] granted=[{}]", self.holds(&ended), self.holds(&granted))
-                }
-            },
+            StoreOutcome::Program(bytes) => {
+                let outcome = Outcome::decode(bytes).expect("an outcome");
+                let told = RECIPES.iter().find_map(|recipe| recipe.outcome(self, &outcome));
+                told.unwrap_or_else(|| format!("{outcome:?}"))
+            }
             StoreOutcome::Transaction(transaction) => {
                 let branch = if transaction.succeeded { "then" } else { "else" };
                 let results =
@@ -268,18 +234,17 @@ impl Script {
 
     fn refusal(&self, refusal: &StoreRefusal) -> String {
         let StoreRefusal::Program(bytes) = refusal else { return refusal.to_string() };
-        let Refusal::Lock(refusal) = Refusal::decode(bytes).expect("a refusal");
-        match refusal {
-            lock::Refusal::Held(by, waiting) => format!("held by=[{}] waiting={waiting}", self.holds(&by)),
-            other => format!("{other:?}"),
-        }
+        let refusal = Refusal::decode(bytes).expect("a refusal");
+        let told = RECIPES.iter().find_map(|recipe| recipe.refusal(self, &refusal));
+        told.unwrap_or_else(|| format!("{refusal:?}"))
     }
 
     fn event(&self, event: &Event) -> Option<String> {
         if let Some(described) = describe(event) {
-            let who = described.session.map_or("?", |id| self.who(id));
+            let who = described.session.map_or("-", |id| self.who(id));
             let token = described.token.map(|token| format!(" token={token}")).unwrap_or_default();
-            return Some(format!("{} {} {who}{token}", described.op, described.name));
+            let item = described.item.map(|item| format!(" item={item}")).unwrap_or_default();
+            return Some(format!("{} {}{item} {who}{token}", described.op, described.name));
         }
         match (event.key.family(), &event.record) {
             (Family::SESSION, None) => {
@@ -292,16 +257,10 @@ impl Script {
     }
 }
 
-fn mode(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Exclusive => "",
-        Mode::Shared => " shared",
-    }
-}
-
-/// `held deploy 4`: that token holds that lock.
 fn condition(line: &str) -> coracle_store::Condition {
     let words: Vec<_> = line.split_whitespace().collect();
-    let ["held", name, token] = words[..] else { panic!("{line} is no condition") };
-    Condition::LockHeld(name.into(), Revision(token.parse().expect("a number"))).encode()
+    match RECIPES.iter().find_map(|recipe| recipe.condition(&words)) {
+        Some(condition) => condition.encode(),
+        None => panic!("{line} is no condition"),
+    }
 }

@@ -1,10 +1,10 @@
 //! ① All families on one stream: the dashboard, the audit tail.
 
-use coracle_store::{Family, Selection};
+use coracle_store::{Event, Family, Selection};
 
 use super::call::Call;
 use super::problem::Answer;
-use super::watch;
+use super::{frame, watch};
 
 /// `GET /v1/events`
 pub async fn stream(mut call: Call) -> Answer {
@@ -19,5 +19,23 @@ pub async fn stream(mut call: Call) -> Answer {
         Some("sessions") => Selection::Prefix(vec![Family::SESSION.0]),
         Some(family) => coracle_recipes::selection(family, "").unwrap_or(Selection::All),
     };
-    watch::open(call, watching, watch::Scope::events(selection, family, prefix)).await
+    let told: watch::Told = Box::new(move |out, event| {
+        let Some((of, name)) = subject(event) else { return false };
+        family.is_none_or(|family| family == of)
+            && name.starts_with(prefix.as_bytes())
+            && frame::any_event(out, event)
+    });
+    watch::open(call, watching, watch::Scope::objects(selection, None, told)).await
+}
+
+/// The family an event belongs to and the name of its object; `None` for what is nobody's business.
+fn subject(event: &Event) -> Option<(&'static str, Vec<u8>)> {
+    match event.key.family() {
+        Family::KV => Some(("kv", event.key.name().to_vec())),
+        Family::SESSION => {
+            let id = frame::session_of(event.key.name())?;
+            Some(("sessions", id.to_string().into_bytes()))
+        }
+        _ => coracle_recipes::describe(event).map(|it| (it.family, it.name.into_bytes())),
+    }
 }

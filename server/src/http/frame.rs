@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::{Instant, Problem};
+use coracle_recipes::Described;
 use coracle_store::{Change, Event, Family, Revision, SessionId, Timestamp};
 use futures::Stream;
 use http::{HeaderName, HeaderValue, header};
@@ -191,36 +192,34 @@ pub fn any_event(out: &mut Vec<u8>, event: &Event) -> bool {
         Family::SESSION => {
             let Some(session) = session_of(event.key.name()) else { return false };
             let name = session.to_string();
-            named_event(out, event, "sessions", session_op(event), &name, Some(session), None);
+            let (family, op, session) = ("sessions", session_op(event), Some(session));
+            named_event(out, event, &Described { family, op, name, item: None, session, token: None });
         }
-        _ => {
-            let Some(it) = coracle_recipes::describe(event) else { return false };
-            named_event(out, event, it.family, it.op, &it.name, it.session, it.token);
-        }
+        _ => match coracle_recipes::describe(event) {
+            Some(described) => named_event(out, event, &described),
+            None => return false,
+        },
     }
     true
 }
 
-fn named_event(
-    out: &mut Vec<u8>,
-    event: &Event,
-    family: &str,
-    op: &str,
-    name: &str,
-    session: Option<SessionId>,
-    token: Option<Revision>,
-) {
+fn named_event(out: &mut Vec<u8>, event: &Event, described: &Described) {
+    let Described { family, op, name, item, session, token } = described;
     out.extend_from_slice(b"{\"family\":");
     json::string(out, family);
     json::member(out, "op");
     json::string(out, op);
     json::member(out, "name");
     json::string(out, name);
+    if let Some(item) = item {
+        json::member(out, "item");
+        json::string(out, item);
+    }
     if let Some(cause) = wire::cause(event.cause) {
         json::member(out, "cause");
         json::string(out, cause);
     }
-    json::session_member(out, session);
+    json::session_member(out, *session);
     if let Some(token) = token {
         json::number_member(out, "token", token.0);
     }

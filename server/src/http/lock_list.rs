@@ -77,7 +77,12 @@ pub async fn show(mut call: Call) -> Answer {
     let name = call.name(NAME)?;
     let selection = recipes::selection(lock::NAME, &name).ok_or_else(odd)?;
     if let Some(watching) = watch::asked(&mut call)? {
-        return watch::open(call, watching, watch::Scope::locks(selection, Some(name), String::new())).await;
+        return watch::open(
+            call,
+            watching,
+            watch::Scope::recipe(selection, Some(name), String::new(), snapshot),
+        )
+        .await;
     }
     if let Some(revision) = call.ready(selection).await? {
         return Ok(respond::not_modified(revision));
@@ -100,7 +105,7 @@ pub async fn list(mut call: Call) -> Answer {
     let prefix = call.query.text("prefix")?.unwrap_or_default();
     let selection = recipes::selection(lock::NAME, "").ok_or_else(odd)?;
     if let Some(watching) = watch::asked(&mut call)? {
-        return watch::open(call, watching, watch::Scope::locks(selection, None, prefix)).await;
+        return watch::open(call, watching, watch::Scope::recipe(selection, None, prefix, snapshot)).await;
     }
     let limit = call.query.number("limit", 1..=ITEMS_MAX)?.unwrap_or(ITEMS_DEFAULT);
     let hash = cursor::list_hash(&[b"locks", prefix.as_bytes()]);

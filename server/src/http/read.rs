@@ -107,6 +107,39 @@ impl Call {
         Ok((!changed).then_some(revision))
     }
 
+    /// Wait until `find` finds what it looks for, at most `wait`; it looks again at each change within the selection. The
+    /// state is as fresh as a linearizable read from the beginning. `None`: it was not found in time.
+    #[allow(dead_code, reason = "the first recipe that waits for a state is on its way")]
+    pub async fn until<T>(
+        &mut self,
+        selection: Selection,
+        wait: Span,
+        find: impl Fn(&Store) -> Option<T>,
+    ) -> Answer<(Option<T>, Revision)> {
+        let end = Instant::now() + wait.as_duration();
+        let node = self.edge.node.clone();
+        let mut watch = node.watch(selection);
+        self.barrier().await?;
+        let look = || node.read(|store| (find(store), store.revision()));
+        let mut found = look();
+        if found.0.is_some() || wait.is_zero() {
+            return Ok(found);
+        }
+        let _place = self.edge.park()?;
+        self.admitted = None;
+        let edge = self.edge.clone();
+        while found.0.is_none() {
+            tokio::select! {
+                biased;
+                () = edge.drained() => return Err(Edge::shutting_down()),
+                _ = watch.changed() => found = look(),
+                () = tokio::time::sleep_until(end.into()) => break,
+            }
+        }
+        self.deadline = self.fresh_deadline();
+        Ok(found)
+    }
+
     /// Wait until something in the selection has changed after the poll's revision. True: it has. False: nothing did
     /// in time, up to and including the revision answered.
     pub async fn until_changed(

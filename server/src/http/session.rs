@@ -19,7 +19,7 @@ use super::cursor::{self, Cursor};
 use super::kv_list::{ITEMS_DEFAULT, ITEMS_MAX};
 use super::problem::{Answer, Refused, bad_body, bad_query, refused, session_expired, too_large};
 use super::turn::change_at;
-use super::{hold, json, kv, respond, watch, wire};
+use super::{frame, hold, json, kv, respond, watch, wire};
 
 /// Where the id is in `/v1/sessions/{id}`.
 const ID: usize = 2;
@@ -291,8 +291,13 @@ fn session_key(id: SessionId) -> Key {
     Key::new(Family::SESSION, &id.0.to_be_bytes())
 }
 
+fn scope(selection: Selection, one: Option<SessionId>) -> watch::Scope {
+    let shown: watch::Snapshot = Box::new(move |store| snapshot(store, one));
+    watch::Scope::objects(selection, Some(shown), Box::new(frame::any_event))
+}
+
 /// Sessions as JSON, for the snapshot of a watch.
-pub fn snapshot(store: &Store, one: Option<SessionId>) -> Vec<Vec<u8>> {
+fn snapshot(store: &Store, one: Option<SessionId>) -> Vec<Vec<u8>> {
     let write = |session: &Session| {
         let mut out = Vec::new();
         json::to_json(&mut out, &shown(store, session, None));
@@ -309,7 +314,7 @@ pub async fn show(mut call: Call) -> Answer {
     let id = id(&call)?;
     let selection = Selection::Key(session_key(id));
     if let Some(watching) = watch::asked(&mut call)? {
-        return watch::open(call, watching, watch::Scope::sessions(selection, Some(id))).await;
+        return watch::open(call, watching, scope(selection, Some(id))).await;
     }
     if let Some(revision) = call.ready(selection).await? {
         return Ok(respond::not_modified(revision));
@@ -332,7 +337,7 @@ pub async fn show(mut call: Call) -> Answer {
 pub async fn list(mut call: Call) -> Answer {
     let selection = Selection::Prefix(vec![Family::SESSION.0]);
     if let Some(watching) = watch::asked(&mut call)? {
-        return watch::open(call, watching, watch::Scope::sessions(selection, None)).await;
+        return watch::open(call, watching, scope(selection, None)).await;
     }
     let limit = call.query.number("limit", 1..=ITEMS_MAX)?.unwrap_or(ITEMS_DEFAULT);
     let hash = cursor::list_hash(&[b"sessions"]);

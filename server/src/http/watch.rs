@@ -13,9 +13,9 @@ use coracle_store::{Change, Event, HistoryError, Key, Order, Range, Revision, Se
 
 use super::call::Call;
 use super::frame::{self, Frames};
+use super::json;
 use super::problem::{Answer, bad_query, compacted};
 use super::read::{Format, Reading, quiet_up_to};
-use super::{json, lock_list, session};
 use crate::edge::{Admitted, Edge};
 
 /// Changes looked at under one hold of the state's lock.
@@ -84,19 +84,19 @@ pub struct Scope {
     items: Items,
 }
 
+/// Objects as JSON, each by itself.
+pub type Snapshot = Box<dyn Fn(&Store) -> Vec<Vec<u8>> + Send + Sync>;
+/// Appends an event as JSON if it is within the scope.
+pub type Told = Box<dyn Fn(&mut Vec<u8>, &Event) -> bool + Send + Sync>;
+
+/// The objects of a recipe as JSON: one by its name, or those whose names start with a prefix.
+pub type Shown = fn(&Store, Option<&str>, &str) -> Vec<Vec<u8>>;
+
 /// How its snapshot and its events look.
 enum Items {
     Kv,
-    Sessions(Option<coracle_store::SessionId>),
-    Locks {
-        name: Option<String>,
-        prefix: String,
-    },
-    /// All families, events only.
-    Events {
-        family: Option<&'static str>,
-        prefix: String,
-    },
+    /// `None`: events only.
+    Objects(Option<Snapshot>, Told),
 }
 
 impl Scope {
@@ -104,20 +104,26 @@ impl Scope {
         Self { selection, items: Items::Kv }
     }
 
-    pub fn sessions(selection: Selection, one: Option<coracle_store::SessionId>) -> Self {
-        Self { selection, items: Items::Sessions(one) }
+    /// Anything else: what the snapshot shows, if there is one, and what is told of an event in the selection.
+    pub fn objects(selection: Selection, snapshot: Option<Snapshot>, told: Told) -> Self {
+        Self { selection, items: Items::Objects(snapshot, told) }
     }
 
-    pub fn locks(selection: Selection, name: Option<String>, prefix: String) -> Self {
-        Self { selection, items: Items::Locks { name, prefix } }
-    }
-
-    pub fn events(selection: Selection, family: Option<&'static str>, prefix: String) -> Self {
-        Self { selection, items: Items::Events { family, prefix } }
+    /// The objects of a recipe: one, or those whose names start with `prefix`.
+    pub fn recipe(selection: Selection, name: Option<String>, prefix: String, shown: Shown) -> Self {
+        let (one, start) = (name.clone(), prefix.clone());
+        let snapshot: Snapshot = Box::new(move |store| shown(store, one.as_deref(), &start));
+        let told: Told = Box::new(move |out, event| {
+            let within = coracle_recipes::describe(event).is_some_and(|it| {
+                name.as_ref().is_none_or(|n| *n == it.name) && it.name.starts_with(&prefix)
+            });
+            within && frame::any_event(out, event)
+        });
+        Self::objects(selection, Some(snapshot), told)
     }
 
     fn has_snapshot(&self) -> bool {
-        !matches!(self.items, Items::Events { .. })
+        !matches!(self.items, Items::Objects(None, _))
     }
 
     /// Append an event if it is within the scope.
@@ -130,30 +136,7 @@ impl Scope {
                 frame::kv_event(out, event);
                 true
             }
-            Items::Sessions(_) => frame::any_event(out, event),
-            Items::Locks { name, prefix } => {
-                let described = coracle_recipes::describe(event);
-                described
-                    .is_some_and(|d| name.as_ref().is_none_or(|n| *n == d.name) && d.name.starts_with(prefix))
-                    && frame::any_event(out, event)
-            }
-            Items::Events { family, prefix } => {
-                let (of, name) = match event.key.family() {
-                    coracle_store::Family::KV => ("kv", event.key.name().to_vec()),
-                    coracle_store::Family::SESSION => {
-                        let id =
-                            frame::session_of(event.key.name()).map(|s| s.to_string()).unwrap_or_default();
-                        ("sessions", id.into_bytes())
-                    }
-                    _ => match coracle_recipes::describe(event) {
-                        Some(described) => (described.family, described.name.into_bytes()),
-                        None => return false,
-                    },
-                };
-                family.is_none_or(|f| f == of)
-                    && name.starts_with(prefix.as_bytes())
-                    && frame::any_event(out, event)
-            }
+            Items::Objects(_, told) => told(out, event),
         }
     }
 }
@@ -335,10 +318,10 @@ impl Feed {
                 // The snapshot shows one revision, and the changes go on behind it.
                 self.cursor = store.revision();
                 match &self.scope.items {
-                    Items::Kv | Items::Events { .. } => Chunks::Kv(None),
-                    Items::Sessions(one) => Chunks::Made(session::snapshot(store, *one).into_iter()),
-                    Items::Locks { name, prefix } => {
-                        Chunks::Made(lock_list::snapshot(store, name.as_deref(), prefix).into_iter())
+                    Items::Kv => Chunks::Kv(None),
+                    Items::Objects(snapshot, _) => {
+                        let made = snapshot.as_ref().map_or(Vec::new(), |snapshot| snapshot(store));
+                        Chunks::Made(made.into_iter())
                     }
                 }
             }),

@@ -12,7 +12,6 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::deadlines::Deadlines;
-use crate::clock;
 use crate::inner::Inner;
 use crate::types::{CommittedLeaderId, Payload, Respond, WriteResult};
 
@@ -113,7 +112,7 @@ async fn expire(node: &Inner, term: CommittedLeaderId, due: Vec<Expiry>) {
         guards: Vec::new(),
         action: Action::Expire(due.clone()),
     };
-    let payload = Payload { time: clock::wall(), command: command.encode().into() };
+    let payload = Payload { time: node.shared.clock.stamp(), command: command.encode().into() };
     let (done, decided) = oneshot::channel();
     let respond = Respond::new(move |result: WriteResult| {
         let _ = done.send(result);

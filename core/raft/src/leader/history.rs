@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coracle_store::{Action, Command, Principal, Revision, Settings, Store, limits};
+use coracle_store::{Action, Command, Principal, Revision, Settings, Store, Timestamp, limits};
 
-use crate::clock;
 use crate::inner::Inner;
 
 const TICK: Duration = Duration::from_millis(500);
@@ -22,7 +21,8 @@ pub async fn run(node: Arc<Inner>) {
         while node.leads() {
             let Some(action) = ({
                 let applied = node.shared.read();
-                configure(&applied.store, &node.settings).or_else(|| compact(&applied.store))
+                configure(&applied.store, &node.settings)
+                    .or_else(|| compact(&applied.store, node.shared.clock.stamp()))
             }) else {
                 break;
             };
@@ -45,9 +45,9 @@ fn configure(store: &Store, wanted: &Settings) -> Option<Action> {
 }
 
 /// The next slice of history that is over its bounds.
-fn compact(store: &Store) -> Option<Action> {
+fn compact(store: &Store, now: Timestamp) -> Option<Action> {
     let (size, settings) = (store.history(), store.settings());
-    let horizon = clock::wall().0.saturating_sub(settings.history_age.0);
+    let horizon = now.0.saturating_sub(settings.history_age.0);
     let mut over_count = (size.changes as u64).saturating_sub(settings.history_count);
     let mut over_bytes = (size.bytes as u64).saturating_sub(settings.history_bytes);
     let mut upto: Option<Revision> = None;

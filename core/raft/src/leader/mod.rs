@@ -1,4 +1,4 @@
-//! Duties: what nodes do by themselves. Expiry, compaction, settings while leading, and giving way; checkpoints and the
+//! Duties: what nodes do by themselves. Expiry, timers, compaction, settings while leading, and giving way; checkpoints and the
 //! comparison of hashes always.
 
 mod checkpoints;
@@ -8,6 +8,7 @@ mod handover;
 mod hashes;
 mod history;
 mod renewals;
+mod timers;
 
 pub use checkpoints::{CheckpointFigures, write as checkpoint_now};
 pub use renewals::Renewals;
@@ -22,6 +23,7 @@ pub fn duties(node: &Arc<Inner>) -> Vec<futures::future::BoxFuture<'static, ()>>
         Box::pin(expiry::run(node.clone())),
         Box::pin(renewals::run(node.clone())),
         Box::pin(history::run(node.clone())),
+        Box::pin(timers::run(node.clone())),
         Box::pin(checkpoints::run(node.clone())),
         Box::pin(hashes::run(node.clone())),
         Box::pin(handover::run(node.clone())),

@@ -48,6 +48,7 @@ fn action() -> impl Strategy<Value = Action> {
     let quota = prop_oneof![Just(2_500_u64), Just(6_000), Just(1_000_000)];
     prop_oneof![
         1 => Just(Action::Noop),
+        1 => Just(Action::Advance),
         30 => operation().prop_map(Action::One),
         15 => transaction.prop_map(Action::Transaction),
         4 => vec(expiry, 0..4).prop_map(Action::Expire),

@@ -85,7 +85,7 @@ impl Model {
             who: command.principal.clone(),
         };
         let outcome = match &command.action {
-            Action::Noop => Outcome::None,
+            Action::Noop | Action::Advance => Outcome::None,
             Action::One(operation) => work.operate(operation)?,
             Action::Transaction(transaction) => {
                 written_once(&transaction.then, work.revision)?;
