@@ -52,7 +52,7 @@ fn run(
     guards: &[Condition],
     action: Action,
 ) -> Result<Outcome, Refusal> {
-    check_guards(View { state }, program, guards)?;
+    check_guards(View::of(state), program, guards)?;
     let mut entry = Entry { txn: Txn::begin(state, who), program, who };
     let result = entry.act(action);
     match &result {

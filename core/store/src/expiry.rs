@@ -40,7 +40,7 @@ impl Entry<'_> {
         let mut outcomes = Vec::with_capacity(ids.len());
         for id in ids {
             let view = self.txn.view();
-            dying.push(view.session(*id).ok_or(Refusal::SessionExpired(*id))?.clone());
+            dying.push(view.session(*id).ok_or(Refusal::SessionExpired(*id))?.into_owned());
             let mut held: Vec<Key> = view.attached(*id).cloned().collect();
             held.sort_by_key(|key| view.get(key).map(|record| record.mod_revision));
             outcomes.push(Outcome::Closed(held));

@@ -7,9 +7,10 @@
 //! 3..=6 the `previous` of 7; at 7 and 8 the `previous` of 9; from 9 on it is the current value (absent).
 
 use std::collections::{BTreeMap, VecDeque, btree_map};
+use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::ids::{Key, Revision, Timestamp};
+use crate::ids::{Family, Key, Revision, SessionId, Timestamp};
 use crate::limits::COMPACT_SLICE;
 use crate::mvcc;
 use crate::record::{Change, Event, Record};
@@ -25,6 +26,8 @@ pub(crate) struct History {
     changes: VecDeque<Arc<Change>>,
     bytes: usize,
     touches: BTreeMap<Key, Touches>,
+    /// Keys that left a session, with the newest revision at which they did.
+    left: BTreeMap<(SessionId, Key), Revision>,
 }
 
 /// Where a key was touched: the event at `position` in the change of `revision`.
@@ -67,6 +70,9 @@ impl History {
         debug_assert_eq!(change.revision, self.newest().next(), "revisions are dense");
         for (position, event) in (0..).zip(&change.events) {
             self.bytes += event_bytes(event);
+            if let Some(id) = left_session(event) {
+                self.left.insert((id, event.key.clone()), change.revision);
+            }
             let touch = Touch { revision: change.revision, position };
             match self.touches.entry(event.key.clone()) {
                 btree_map::Entry::Vacant(vacant) => {
@@ -88,6 +94,12 @@ impl History {
             let Some(change) = self.changes.pop_front() else { break };
             for event in &change.events {
                 self.bytes -= event_bytes(event);
+                if let Some(id) = left_session(event)
+                    && let btree_map::Entry::Occupied(left) = self.left.entry((id, event.key.clone()))
+                    && *left.get() == change.revision
+                {
+                    left.remove();
+                }
                 if let btree_map::Entry::Occupied(mut touches) = self.touches.entry(event.key.clone())
                     && touches.get_mut().pop_oldest()
                 {
@@ -117,20 +129,38 @@ impl History {
         mvcc::span(&self.touches, start, end)
     }
 
+    /// Touched keys under a prefix.
+    pub fn touched_under(&self, prefix: &[u8]) -> btree_map::Range<'_, Key, Touches> {
+        mvcc::under(&self.touches, prefix)
+    }
+
+    /// Keys under a prefix (family byte first; empty for all families) that left a session after `at`.
+    pub fn left(&self, id: SessionId, prefix: &[u8], at: Revision) -> impl Iterator<Item = &Key> + use<'_> {
+        let start = (id, Key::from_bytes(prefix).unwrap_or(Key::new(Family(0), &[])));
+        let end = match Key::after_prefix(prefix) {
+            Some(after) => Bound::Excluded((id, after)),
+            None => id.0.checked_add(1).map_or(Bound::Unbounded, |next| {
+                Bound::Excluded((SessionId(next), Key::new(Family(0), &[])))
+            }),
+        };
+        let left = self.left.range((Bound::Included(start), end));
+        left.filter(move |(_, revision)| **revision > at).map(|((_, key), _)| key)
+    }
+
     pub fn touches(&self, key: &Key) -> Option<&Touches> {
         self.touches.get(key)
     }
 
     /// What a key with these touches was at `at`, given what it is now.
-    pub fn value_at(
-        &self,
+    pub fn value_at<'a>(
+        &'a self,
         touches: Option<&Touches>,
-        current: Option<&Arc<Record>>,
+        current: Option<&'a Arc<Record>>,
         at: Revision,
-    ) -> Option<Arc<Record>> {
+    ) -> Option<&'a Arc<Record>> {
         match touches.and_then(|touches| touches.first_after(at)) {
-            Some(touch) => self.event(touch)?.1.previous.clone(),
-            None => current.cloned(),
+            Some(touch) => self.event(touch)?.1.previous.as_ref(),
+            None => current,
         }
     }
 
@@ -184,6 +214,12 @@ impl Touches {
             }
         }
     }
+}
+
+/// The session a key left with this event.
+fn left_session(event: &Event) -> Option<SessionId> {
+    let from = event.previous.as_ref()?.session?;
+    (event.record.as_ref().and_then(|record| record.session) != Some(from)).then_some(from)
 }
 
 /// What an event counts in the bytes of the history, on disk and in memory alike.

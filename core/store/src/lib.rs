@@ -19,6 +19,7 @@ pub mod limits;
 pub mod load;
 mod mvcc;
 mod operations;
+mod past;
 pub mod program;
 mod range;
 pub mod record;

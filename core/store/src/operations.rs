@@ -92,7 +92,7 @@ impl Entry<'_> {
         bounded("note", note.as_ref().map_or(0, |note| note.len()), 0..=NAME_BYTES)?;
         bounded("meta", meta.as_ref().map_or(0, |meta| meta.len()), 0..=META_BYTES)?;
         let session = self.txn.view().session(id).ok_or(Refusal::SessionExpired(id))?;
-        let mut session = Session::clone(session);
+        let mut session = Session::clone(&session);
         session.generation += 1;
         session.progress = progress.or(session.progress);
         session.note = note.or(session.note);

@@ -4,6 +4,7 @@
 //! nothing special. Its deadline is not here: renewals are not logged, only leaders count time (see the raft crate).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
@@ -100,12 +101,17 @@ impl Sessions {
         self.living.values()
     }
 
+    /// The living sessions with greater ids, in their order.
+    pub fn after(&self, id: SessionId) -> impl DoubleEndedIterator<Item = &Arc<Session>> + use<'_> {
+        self.living.range((Bound::Excluded(id), Bound::Unbounded)).map(|(_, session)| session)
+    }
+
     /// Keys attached to a session, in key order.
     pub fn attached(&self, id: SessionId) -> &BTreeSet<Key> {
         self.attached.get(&id).unwrap_or(&NOTHING)
     }
 
-    /// Keys attached to a session that start with `prefix` (family byte first), in key order.
+    /// Keys attached to a session that start with `prefix` (family byte first; empty for all), in key order.
     pub fn attached_under(
         &self,
         id: SessionId,

@@ -107,7 +107,14 @@ impl Store {
 
     #[must_use]
     pub fn view(&self) -> View<'_> {
-        View { state: &self.state }
+        View::of(&self.state)
+    }
+    /// The state as it was at a revision.
+    ///
+    /// # Errors
+    /// If that revision is compacted or in the future.
+    pub fn view_at(&self, at: Revision) -> Result<View<'_>, HistoryError> {
+        View::at(&self.state, at)
     }
     #[must_use]
     pub fn revision(&self) -> Revision {
@@ -161,9 +168,7 @@ impl Store {
     /// # Errors
     /// If that revision is compacted or in the future.
     pub fn get_at(&self, key: &Key, at: Revision) -> Result<Option<Arc<Record>>, HistoryError> {
-        let at = self.state.readable(at)?;
-        let history = &self.state.history;
-        Ok(history.value_at(history.touches(key), self.get(key), at))
+        Ok(self.view_at(at)?.get(key).cloned())
     }
     /// A page of a range.
     ///

@@ -1,5 +1,6 @@
 //! The transaction a command or recipe works in, and the view a reader gets.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,31 +9,50 @@ use crate::ids::{Family, Key, Revision, SessionId, Timestamp, Value};
 use crate::limits::HOLDS;
 use crate::mvcc;
 use crate::operations::check_session;
+use crate::past::{Either, Past};
 use crate::record::{Cause, Change, ContentType, Event, Record};
 use crate::reply::Refusal;
 use crate::session::{self, Session};
-use crate::store::State;
+use crate::store::{HistoryError, State};
 
-/// A consistent read of the current state.
+/// A consistent read of the state, as it is or as it was.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    pub(crate) state: &'a State,
+    state: &'a State,
+    /// A revision of the past; `None` is now.
+    at: Option<Revision>,
 }
 
 impl<'a> View<'a> {
+    pub(crate) fn of(state: &'a State) -> Self {
+        Self { state, at: None }
+    }
+
+    pub(crate) fn at(state: &'a State, at: Revision) -> Result<Self, HistoryError> {
+        let at = state.readable(at)?;
+        Ok(Self { state, at: (at < state.revision).then_some(at) })
+    }
+
     /// The revision this view shows.
     #[must_use]
     pub fn revision(self) -> Revision {
-        self.state.revision
+        self.at.unwrap_or(self.state.revision)
     }
-    /// Log time.
+    /// Log time: in the past, that of the entry that made the revision (of the one after it, where only that is
+    /// known).
     #[must_use]
     pub fn now(self) -> Timestamp {
-        self.state.now
+        let Some(at) = self.at else { return self.state.now };
+        let history = &self.state.history;
+        let change = history.change(at).or_else(|| history.change(at.next()));
+        change.map_or(self.state.now, |change| change.time)
     }
     #[must_use]
     pub fn get(self, key: &Key) -> Option<&'a Arc<Record>> {
-        self.state.keys.get(key)
+        match self.at {
+            None => self.state.keys.get(key),
+            Some(at) => self.state.get_at(key, at),
+        }
     }
     /// Keys of a family whose name starts with `prefix`, in order.
     #[must_use]
@@ -44,21 +64,63 @@ impl<'a> View<'a> {
         let mut bytes = Vec::with_capacity(prefix.len() + 1);
         bytes.push(family.0);
         bytes.extend_from_slice(prefix);
-        self.state.keys.under(&bytes)
+        let State { keys, history, .. } = self.state;
+        match self.at {
+            None => Either::Now(keys.under(&bytes)),
+            Some(at) => {
+                Either::Then(Past::new(history, at, keys.under(&bytes), history.touched_under(&bytes)))
+            }
+        }
     }
     /// Keys from `start` (family byte included) to the end of its family, in order.
     #[must_use]
     pub fn seek(self, start: &Key) -> impl DoubleEndedIterator<Item = (&'a Key, &'a Arc<Record>)> + use<'a> {
-        self.state.keys.span(start.as_bytes(), None)
+        self.span(start.as_bytes(), None)
+    }
+    /// Keys from `start` to before `end`, never leaving the family of `start`, in order.
+    pub(crate) fn span(
+        self,
+        start: &[u8],
+        end: Option<&[u8]>,
+    ) -> impl DoubleEndedIterator<Item = (&'a Key, &'a Arc<Record>)> + use<'a> {
+        let State { keys, history, .. } = self.state;
+        match self.at {
+            None => Either::Now(keys.span(start, end)),
+            Some(at) => {
+                Either::Then(Past::new(history, at, keys.span(start, end), history.touched(start, end)))
+            }
+        }
     }
     /// The session, if it is alive.
     #[must_use]
-    pub fn session(self, id: SessionId) -> Option<&'a Arc<Session>> {
-        self.state.sessions.get(id)
+    pub fn session(self, id: SessionId) -> Option<Cow<'a, Arc<Session>>> {
+        match self.at {
+            None => self.state.sessions.get(id).map(Cow::Borrowed),
+            Some(_) => self.get(&session::key(id)).map(stored_session),
+        }
+    }
+    /// Living sessions with ids above `after`, in order of their ids.
+    #[must_use]
+    pub fn sessions(
+        self,
+        after: Option<SessionId>,
+    ) -> impl DoubleEndedIterator<Item = Cow<'a, Arc<Session>>> + use<'a> {
+        let after = after.unwrap_or(SessionId(0));
+        match self.at {
+            None => Either::Now(self.state.sessions.after(after).map(Cow::Borrowed)),
+            Some(_) => {
+                let start = session::key(SessionId(after.0.saturating_add(1)));
+                Either::Then(self.seek(&start).map(|(_, record)| stored_session(record)))
+            }
+        }
     }
     /// Keys attached to a session, all families, in key order.
-    pub fn attached(self, id: SessionId) -> impl Iterator<Item = &'a Key> + use<'a> {
-        self.state.sessions.attached(id).iter()
+    #[must_use]
+    pub fn attached(self, id: SessionId) -> impl DoubleEndedIterator<Item = &'a Key> + use<'a> {
+        match self.at {
+            None => Either::Now(self.state.sessions.attached(id).iter()),
+            Some(at) => Either::Then(self.state.attached_at(id, &[], at).into_iter()),
+        }
     }
     /// Keys attached to a session that start with `prefix`, family byte first, in key order.
     #[must_use]
@@ -67,8 +129,15 @@ impl<'a> View<'a> {
         id: SessionId,
         prefix: &[u8],
     ) -> impl DoubleEndedIterator<Item = &'a Key> + use<'a> {
-        self.state.sessions.attached_under(id, prefix)
+        match self.at {
+            None => Either::Now(self.state.sessions.attached_under(id, prefix)),
+            Some(at) => Either::Then(self.state.attached_at(id, prefix, at).into_iter()),
+        }
     }
+}
+
+fn stored_session<'a>(record: &Arc<Record>) -> Cow<'a, Arc<Session>> {
+    Cow::Owned(Arc::new(Session::decode(&record.value).expect("only the store writes them")))
 }
 
 /// The changes of one entry while it is being applied. Refused: nothing happened.
@@ -96,7 +165,7 @@ impl<'a> Txn<'a> {
     /// The state as changed so far.
     #[must_use]
     pub fn view(&self) -> View<'_> {
-        View { state: self.state }
+        View::of(self.state)
     }
     /// The revision this entry will have if it changes anything. A grant made here has this as its token.
     #[must_use]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use coracle_store::program::NoProgram;
 use coracle_store::{
-    Delta, Family, HistoryError, Key, Loader, Order, Range, Record, Revision, Row, Store, Table, Timestamp,
+    Delta, Family, HistoryError, Key, Loader, Order, Range, Record, Revision, Row, Session, SessionId, Store,
+    Table, Timestamp, View,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -80,6 +81,14 @@ fn assert_history(store: &Store, model: &Model) {
     for at in (0..newest + 2).map(Revision) {
         let gone = HistoryError::Compacted(Revision(compacted));
         let past = model.at.get(usize::try_from(at.0).unwrap());
+        match past {
+            Some(past) if at.0 >= compacted => {
+                let time = model.times[usize::try_from(at.0).unwrap()];
+                assert_view(store.view_at(at).unwrap(), at, past);
+                assert!(at.0 == compacted || at.0 == newest || store.view_at(at).unwrap().now() == time);
+            }
+            _ => assert!(store.view_at(at).is_err()),
+        }
         for name in &names {
             let actual = store.get_at(name, at);
             match past {
@@ -111,6 +120,58 @@ fn assert_history(store: &Store, model: &Model) {
         let expected: Vec<u64> = (compacted + 1..=newest).filter(touched).collect();
         let actual = store.key_history(name);
         assert_eq!(actual.iter().map(|(revision, ..)| revision.0).collect::<Vec<_>>(), expected);
+    }
+}
+
+/// A view of a revision answers what was there then, whatever is asked and from whichever end.
+fn assert_view(view: View<'_>, at: Revision, past: &Keys) {
+    assert_eq!(view.revision(), at);
+    let all: Vec<(&Key, &Record)> = past.iter().collect();
+    let of = |chosen: &dyn Fn(&Key) -> bool| -> Vec<(Key, Record)> {
+        let chosen = all.iter().filter(|(key, _)| chosen(key));
+        chosen.map(|(key, record)| ((*key).clone(), Record::clone(record))).collect()
+    };
+    let owned = |(key, record): (&Key, &Arc<Record>)| (key.clone(), Record::clone(record));
+    for family in [Family::KV, Family::SESSION] {
+        for prefix in [&b""[..], b"a", b"a/", b"b"] {
+            let expected = of(&|key| key.family() == family && key.name().starts_with(prefix));
+            assert_eq!(view.scan(family, prefix).map(owned).collect::<Vec<_>>(), expected);
+            let mut backwards: Vec<_> = view.scan(family, prefix).rev().map(owned).collect();
+            backwards.reverse();
+            assert_eq!(backwards, expected);
+            let start = Key::new(family, prefix);
+            let behind = of(&|key| key.family() == family && *key >= start);
+            assert_eq!(view.seek(&start).map(owned).collect::<Vec<_>>(), behind);
+            // From both ends at once: each key is met by one of them.
+            let (mut ends, mut met) = (view.seek(&start), Vec::new());
+            while let Some(first) = ends.next() {
+                met.push(owned(first));
+                met.extend(ends.next_back().map(owned));
+            }
+            met.sort_by(|(a, _), (b, _)| a.cmp(b));
+            assert_eq!(met, behind);
+        }
+    }
+    let living: Vec<Session> = of(&|key| key.family() == Family::SESSION)
+        .iter()
+        .map(|(_, record)| Session::decode(&record.value).unwrap())
+        .collect();
+    let shown: Vec<Session> = view.sessions(None).map(|session| Session::clone(&session)).collect();
+    assert_eq!(shown, living);
+    for id in (0..8).map(SessionId) {
+        let expected = living.iter().find(|session| session.id == id);
+        assert_eq!(view.session(id).as_deref().map(|session| &**session), expected);
+        assert_eq!(view.sessions(Some(id)).count(), living.iter().filter(|s| s.id > id).count());
+        let attached = |prefix: &[u8]| {
+            let keys = past
+                .iter()
+                .filter(|(key, record)| record.session == Some(id) && key.as_bytes().starts_with(prefix));
+            keys.map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!(view.attached(id).collect::<Vec<_>>(), attached(b""));
+        for prefix in [&b"k"[..], b"ka", b"kb", b"\xff"] {
+            assert_eq!(view.attached_under(id, prefix).collect::<Vec<_>>(), attached(prefix));
+        }
     }
 }
 
