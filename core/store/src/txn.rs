@@ -106,13 +106,11 @@ impl<'a> View<'a> {
         after: Option<SessionId>,
     ) -> impl DoubleEndedIterator<Item = Cow<'a, Arc<Session>>> + use<'a> {
         let after = after.unwrap_or(SessionId(0));
-        match self.at {
-            None => Either::Now(self.state.sessions.after(after).map(Cow::Borrowed)),
-            Some(_) => {
-                let start = session::key(SessionId(after.0.saturating_add(1)));
-                Either::Then(self.seek(&start).map(|(_, record)| stored_session(record)))
-            }
+        if self.at.is_none() {
+            return Either::Now(self.state.sessions.after(after).map(Cow::Borrowed));
         }
+        let start = session::key(SessionId(after.0.saturating_add(1)));
+        Either::Then(self.seek(&start).map(|(_, record)| stored_session(record)))
     }
     /// Keys attached to a session, all families, in key order.
     #[must_use]

@@ -7,6 +7,7 @@ use coracle_recipes::{Outcome, Recipes};
 use coracle_store::command::{Expiry, OnExpire, OpenSession, Transaction};
 use coracle_store::{
     Action, Attach, Command, Loader, Millis, Outcome as StoreOutcome, Principal, SessionId, Store, Timestamp,
+    View,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -273,6 +274,14 @@ fn assert_lines(store: &Store, model: &Model) {
     }
 }
 
+/// What a view answers about all locks: names, lines, and each session's turn.
+fn everything(view: View<'_>) -> impl PartialEq + std::fmt::Debug + use<> {
+    let names = lock::names(view, "", None, 100);
+    let lines: Vec<_> = names.iter().map(|name| lock::line(view, name, 100)).collect();
+    let turns = (1..=SESSIONS).flat_map(|id| LOCKS.map(|name| lock::poll(view, name, SessionId(id))));
+    (names, lines, turns.collect::<Vec<_>>())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -281,6 +290,7 @@ proptest! {
         let mut store = Store::new(Box::new(Recipes));
         let mut model = Model::default();
         let mut newest = [0; 2];
+        let mut seen = BTreeMap::new();
         for step in steps {
             let before = store.revision();
             let action = action(&step, &store);
@@ -292,6 +302,7 @@ proptest! {
                 store = restart(&store);
             }
             assert_lines(&store, &model);
+            seen.insert(store.revision(), everything(store.view()));
             let alive: Vec<u64> = store.sessions().map(|session| session.id.0).collect();
             prop_assert_eq!(alive, model.sessions.keys().copied().collect::<Vec<_>>());
             if let Ok(StoreOutcome::Program(bytes)) = &reply.result
@@ -312,5 +323,8 @@ proptest! {
         store.apply(Timestamp(1), &Command { principal, idempotency, guards, action }.encode());
         prop_assert_eq!(store.view().scan(lock::FAMILY, &[]).count(), 0, "no ghosts");
         prop_assert_eq!(store.live_bytes(), 0);
+        for (revision, seen) in seen.into_iter().filter(|(revision, _)| *revision >= store.compact_revision()) {
+            prop_assert_eq!(everything(store.view_at(revision).unwrap()), seen, "at {}", revision);
+        }
     }
 }

@@ -9,13 +9,11 @@ use http::{Method, StatusCode};
 
 use super::call::{Call, outcome, unexpected};
 use super::cursor::{self, Cursor};
+use super::list::{ITEMS_DEFAULT, ITEMS_MAX};
 use super::problem::{Answer, bad_query};
 use super::read::{Format, Reading};
 use super::{json, kv, respond, watch};
 
-/// Items of a page, unless asked otherwise, and at most.
-pub const ITEMS_DEFAULT: u64 = 100;
-pub const ITEMS_MAX: u64 = 1000;
 /// A page ends early rather than grow beyond this.
 const PAGE_BYTES: usize = 8 * 1024 * 1024;
 

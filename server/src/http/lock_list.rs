@@ -7,10 +7,9 @@ use coracle_store::{SessionId, Store};
 use http::StatusCode;
 
 use super::call::Call;
-use super::cursor::{self, Cursor};
-use super::kv_list::{ITEMS_DEFAULT, ITEMS_MAX};
+use super::list::Listing;
 use super::lock::{NAME, odd};
-use super::problem::{Answer, bad_query, blocker};
+use super::problem::{Answer, blocker};
 use super::{json, respond, watch, wire};
 
 /// Waiters shown of each lock.
@@ -107,32 +106,15 @@ pub async fn list(mut call: Call) -> Answer {
     if let Some(watching) = watch::asked(&mut call)? {
         return watch::open(call, watching, watch::Scope::recipe(selection, None, prefix, snapshot)).await;
     }
-    let limit = call.query.number("limit", 1..=ITEMS_MAX)?.unwrap_or(ITEMS_DEFAULT);
-    let hash = cursor::list_hash(&[b"locks", prefix.as_bytes()]);
-    let cursor = call.query.text("cursor")?.map(|text| Cursor::decode(&text, hash)).transpose()?;
-    if let Some(revision) = call.ready(selection).await? {
-        return Ok(respond::not_modified(revision));
+    let listing = Listing::of(&mut call, &[lock::NAME.as_bytes(), prefix.as_bytes()])?;
+    if let Some(unchanged) = listing.ready(&mut call, selection).await? {
+        return Ok(unchanged);
     }
-    let after = cursor
-        .map(|c| String::from_utf8(c.last))
-        .transpose()
-        .map_err(|_| bad_query("cursor", "not a cursor of this list"))?;
-    let take = usize::try_from(limit).unwrap_or(1) + 1;
-    let (mut locks, revision) = call.edge.node.read(|store| {
-        let names = lock::names(store.view(), &prefix, after.as_deref(), take);
-        let lines = names
-            .iter()
-            .filter_map(|name| Some(shown(name, &lock::line(store.view(), name, WAITERS_SHOWN)?)));
-        (lines.collect::<Vec<_>>(), store.revision())
-    });
-    let more = locks.len() == take;
-    locks.truncate(take - 1);
-    with_validity(&call, &mut locks).await;
-    let last = locks.last().map(|lock| lock.name.clone().into_bytes());
-    let next_cursor = last.filter(|_| more).map(|last| Cursor { revision, list: hash, last }.encode());
-    Ok(respond::json(
-        StatusCode::OK,
-        revision,
-        &api::Page { items: locks, next_cursor, revision: revision.0 },
-    ))
+    let mut page = listing.page(
+        &call,
+        |view, after, limit| lock::names(view, &prefix, after, limit),
+        |view, name| Some(shown(name, &lock::line(view, name, WAITERS_SHOWN)?)),
+    )?;
+    with_validity(&call, &mut page.items).await;
+    Ok(page.answer())
 }

@@ -14,6 +14,7 @@ mod hold;
 mod json;
 mod kv;
 mod kv_list;
+mod list;
 mod lock;
 mod lock_list;
 mod ops;

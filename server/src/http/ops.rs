@@ -11,7 +11,7 @@ use http::{HeaderValue, StatusCode, header};
 use super::body::JSON_BYTES;
 use super::call::{Call, WAIT_MAX};
 use super::kv::TTL_DEFAULT;
-use super::kv_list::{ITEMS_DEFAULT, ITEMS_MAX};
+use super::list::{ITEMS_DEFAULT, ITEMS_MAX};
 use super::problem::Answer;
 use super::respond;
 

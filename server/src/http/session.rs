@@ -10,13 +10,12 @@ use coracle_recipes::lock::{self, Turn};
 use coracle_store::command::{OnExpire, OpenSession, UpdateSession};
 use coracle_store::{
     Cause, Event, Family, Key, Millis, Operation, Outcome, Refusal, Revision, Selection, Session, SessionId,
-    Store, limits,
+    Store, View, limits,
 };
 use http::{StatusCode, header};
 
 use super::call::{Call, check_name, draw_session, outcome, unexpected};
-use super::cursor::{self, Cursor};
-use super::kv_list::{ITEMS_DEFAULT, ITEMS_MAX};
+use super::list::Listing;
 use super::problem::{Answer, Refused, bad_body, bad_query, refused, session_expired, too_large};
 use super::turn::change_at;
 use super::{frame, hold, json, kv, respond, watch, wire};
@@ -141,7 +140,7 @@ pub async fn renew(mut call: Call) -> Answer {
         Err(error) => return Err(error.into()),
     };
     call.edge.renewals.note(id, received, valid_for);
-    let (held, revision) = call.edge.node.read(|store| (attached(store, id).holds, store.revision()));
+    let (held, revision) = call.edge.node.read(|store| (attached(store.view(), id).holds, store.revision()));
     Ok(renewed(valid_for, &held, revision))
 }
 
@@ -226,22 +225,18 @@ struct Attached {
     keys: Vec<String>,
 }
 
-fn attached(store: &Store, id: SessionId) -> Attached {
+fn attached(view: View<'_>, id: SessionId) -> Attached {
     let mut found = Attached::default();
-    for key in store.view().attached(id) {
+    for key in view.attached(id) {
         if key.family() == Family::KV {
             found.keys.push(wire::key_text(key));
             continue;
         }
-        let event = Event {
-            key: key.clone(),
-            record: store.get(key).cloned(),
-            previous: None,
-            cause: Cause::Command,
-        };
+        let event =
+            Event { key: key.clone(), record: view.get(key).cloned(), previous: None, cause: Cause::Command };
         let Some(it) = coracle_recipes::describe(&event) else { continue };
         let (family, name) = (it.family.to_owned(), it.name);
-        match lock::poll(store.view(), &name, id) {
+        match lock::poll(view, &name, id) {
             Turn::Held(hold) => found.holds.push(api::Hold {
                 family,
                 name,
@@ -255,21 +250,16 @@ fn attached(store: &Store, id: SessionId) -> Attached {
     found
 }
 
-/// A session as it is shown; `left` is what the leader says.
-fn shown(store: &Store, session: &Session, left: Option<Duration>) -> api::Session {
-    let Attached { holds, waits, keys } = attached(store, session.id);
-    let record = store.get(&session_key(session.id));
-    let ttl = Duration::from_millis(session.ttl.0);
-    let state = match left {
-        Some(left) if left < ttl / 3 => api::SessionState::Suspect,
-        _ => api::SessionState::Active,
-    };
+/// A session as it is shown, without what only the leader knows of it.
+fn shown(view: View<'_>, session: &Session) -> api::Session {
+    let Attached { holds, waits, keys } = attached(view, session.id);
+    let record = view.get(&session_key(session.id));
     api::Session {
         id: wire::session(session.id),
         name: wire::optional(&session.name),
-        state,
-        ttl: ttl.into(),
-        valid_for: left.map(Span::from),
+        state: api::SessionState::Active,
+        ttl: Span::from_millis_saturating(session.ttl.0),
+        valid_for: None,
         on_expire: match session.on_expire {
             OnExpire::Delete => api::OnExpire::Delete,
             OnExpire::Release => api::OnExpire::Release,
@@ -287,6 +277,14 @@ fn shown(store: &Store, session: &Session, left: Option<Duration>) -> api::Sessi
     }
 }
 
+/// Add how long the session is good for, as the leader counts it.
+fn with_validity(session: &mut api::Session, left: Option<Duration>) {
+    session.valid_for = left.map(Span::from);
+    if left.is_some_and(|left| left < session.ttl.as_duration() / 3) {
+        session.state = api::SessionState::Suspect;
+    }
+}
+
 fn session_key(id: SessionId) -> Key {
     Key::new(Family::SESSION, &id.0.to_be_bytes())
 }
@@ -300,7 +298,7 @@ fn scope(selection: Selection, one: Option<SessionId>) -> watch::Scope {
 fn snapshot(store: &Store, one: Option<SessionId>) -> Vec<Vec<u8>> {
     let write = |session: &Session| {
         let mut out = Vec::new();
-        json::to_json(&mut out, &shown(store, session, None));
+        json::to_json(&mut out, &shown(store.view(), session));
         out
     };
     match one {
@@ -321,12 +319,15 @@ pub async fn show(mut call: Call) -> Answer {
     }
     let left = call.edge.validity(&[id]).await.first().copied().flatten();
     let (body, revision, was) = call.edge.node.read(|store| {
-        let body = store.session(id).map(|session| shown(store, session, left));
+        let body = store.session(id).map(|session| shown(store.view(), session));
         let was = body.is_some() || !store.key_history(&session_key(id)).is_empty();
         (body, store.revision(), was)
     });
     match body {
-        Some(body) => Ok(respond::json(StatusCode::OK, revision, &body)),
+        Some(mut body) => {
+            with_validity(&mut body, left);
+            Ok(respond::json(StatusCode::OK, revision, &body))
+        }
         // History remembers that it was: that is more than "no such".
         None if was => Err(session_expired(id).at_revision(revision.0).into()),
         None => Err(not_found(&id.to_string())),
@@ -339,34 +340,30 @@ pub async fn list(mut call: Call) -> Answer {
     if let Some(watching) = watch::asked(&mut call)? {
         return watch::open(call, watching, scope(selection, None)).await;
     }
-    let limit = call.query.number("limit", 1..=ITEMS_MAX)?.unwrap_or(ITEMS_DEFAULT);
-    let hash = cursor::list_hash(&[b"sessions"]);
-    let cursor = call.query.text("cursor")?.map(|text| Cursor::decode(&text, hash)).transpose()?;
-    if let Some(revision) = call.ready(selection).await? {
-        return Ok(respond::not_modified(revision));
+    let prefix = call.query.text("prefix")?.unwrap_or_default().to_ascii_lowercase();
+    let listing = Listing::of(&mut call, &[b"sessions", prefix.as_bytes()])?;
+    if let Some(unchanged) = listing.ready(&mut call, selection).await? {
+        return Ok(unchanged);
     }
-    let after = match cursor {
-        None => 0,
-        Some(cursor) => {
-            let bytes: [u8; 8] =
-                cursor.last.try_into().map_err(|_| bad_query("cursor", "not a cursor of this list"))?;
-            u64::from_be_bytes(bytes)
-        }
-    };
-    let take = usize::try_from(limit).unwrap_or(1);
-    let mut sessions: Vec<_> = call
-        .edge
-        .node
-        .read(|store| store.sessions().filter(|s| s.id.0 > after).take(take + 1).cloned().collect());
-    let more = sessions.len() > take;
-    sessions.truncate(take);
-    let ids: Vec<_> = sessions.iter().map(|session| session.id).collect();
+    let mut page = listing.page(
+        &call,
+        |view, after, limit| ids(view, &prefix, after, limit),
+        |view, id| Some(shown(view, &*view.session(id.parse().ok()?)?)),
+    )?;
+    let ids: Vec<_> = page.items.iter().map(|session| SessionId(session.id.value())).collect();
     let left = call.edge.validity(&ids).await;
-    let (items, revision) = call.edge.node.read(|store| {
-        let items = sessions.iter().zip(left.iter().copied().chain(std::iter::repeat(None)));
-        (items.map(|(session, left)| shown(store, session, left)).collect::<Vec<_>>(), store.revision())
-    });
-    let last = ids.last().map(|id| id.0.to_be_bytes().to_vec());
-    let next_cursor = last.filter(|_| more).map(|last| Cursor { revision, list: hash, last }.encode());
-    Ok(respond::json(StatusCode::OK, revision, &api::Page { items, next_cursor, revision: revision.0 }))
+    for (session, left) in page.items.iter_mut().zip(left) {
+        with_validity(session, left);
+    }
+    Ok(page.answer())
+}
+
+/// Printed ids that start with `prefix`: they sort as the numbers do.
+fn ids(view: View<'_>, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
+    let least = u64::from_str_radix(&format!("{prefix:0<16}"), 16);
+    let Some(before) = least.ok().filter(|_| prefix.len() <= 16) else { return Vec::new() };
+    let after = after.and_then(|after| after.parse().ok());
+    let start = after.max(before.checked_sub(1).map(SessionId));
+    let found = view.sessions(start).map(|session| session.id.to_string());
+    found.take_while(|id| id.starts_with(prefix)).take(limit).collect()
 }

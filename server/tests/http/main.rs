@@ -4,6 +4,7 @@ mod client;
 mod conversations;
 mod framing;
 mod limits;
+mod lists;
 mod server;
 mod startup;
 mod streams;
