@@ -1,5 +1,6 @@
 //! `dev`: a cluster of real processes on this machine, to try things.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -16,6 +17,7 @@ use crate::lock_run::Signals;
 
 /// Distance between the ports of two nodes.
 const STEP: u16 = 100;
+const RESPAWN_AFTER: Duration = Duration::from_secs(1);
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// A node drains for 10 s when stopped.
 const STOP_WITHIN: Duration = Duration::from_secs(12);
@@ -23,7 +25,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(12);
 /// Real processes with data directories of their own; Ctrl-C stops them
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  coracle dev\n  coracle dev --ephemeral\n  coracle dev --nodes 5 --base-port 9000\n\n\
+    after_help = "Examples:\n  coracle dev\n  coracle dev --ephemeral\n  coracle dev --nodes 5 --base-port 9000\n  \
+                        coracle dev --ephemeral --respawn    kill nodes as you like: they come back\n\n\
                         Each node writes its log to DIR/NAME.log. Kill one with kill -9 to see the others go on."
 )]
 pub struct Dev {
@@ -33,6 +36,9 @@ pub struct Dev {
     /// Remove the data at the end
     #[arg(long)]
     ephemeral: bool,
+    /// Start a node again when it ends, after a second
+    #[arg(long)]
+    respawn: bool,
     /// Clients of the first node; its peers on the next, each further node 100 higher
     #[arg(long, default_value_t = 7070, value_parser = clap::value_parser!(u16).range(1..=60000))]
     base_port: u16,
@@ -45,7 +51,16 @@ struct Node {
     name: String,
     url: String,
     log: PathBuf,
+    /// How it is started, now and again.
+    argv: Vec<OsString>,
     process: Child,
+}
+
+impl Node {
+    fn line(&self) -> String {
+        let pid = self.process.id().unwrap_or_default();
+        format!("{}  {}  pid {pid}  log {}", self.name, self.url, self.log.display())
+    }
 }
 
 pub async fn run(dev: Dev) -> Result<(), Failure> {
@@ -68,7 +83,7 @@ pub async fn run(dev: Dev) -> Result<(), Failure> {
             ready = ready(&mut nodes) => match ready {
                 Ok(()) => {
                     print_hints(&nodes);
-                    watch_over(&mut nodes, &signals).await;
+                    watch_over(&mut nodes, dev.respawn, &signals).await;
                     Ok(())
                 }
                 Err(failure) => Err(failure),
@@ -98,7 +113,7 @@ fn ports(base: u16, index: u16) -> (u16, u16) {
 }
 
 /// Arguments of `serve` for a node.
-fn arguments(base: u16, nodes: u16, index: u16, data: &Path) -> Vec<std::ffi::OsString> {
+fn arguments(base: u16, nodes: u16, index: u16, data: &Path) -> Vec<OsString> {
     let members: Vec<String> =
         (0..nodes).map(|i| format!("n{}=127.0.0.1:{}", i + 1, ports(base, i).1)).collect();
     let (client, peer) = ports(base, index);
@@ -119,21 +134,26 @@ fn start(dev: &Dev, data: &Path, nodes: &mut Vec<Node>) -> Result<(), Failure> {
     for index in 0..dev.nodes {
         let name = format!("n{}", index + 1);
         let log = data.join(format!("{name}.log"));
-        let file = File::create(&log).map_err(|e| Failure::Other(format!("{e} path={}", log.display())))?;
+        File::create(&log).map_err(|e| Failure::Other(format!("{e} path={}", log.display())))?;
         let mut argv = vec![std::env::current_exe()?.into_os_string()];
         argv.extend(arguments(dev.base_port, dev.nodes, index, data));
-        // In a group of its own, so that Ctrl-C reaches us alone and we stop the nodes in order.
-        let mut command = tokio::process::Command::from(child::command(Signal::TERM, &argv)?);
-        let process = command
-            .stdin(std::process::Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .kill_on_drop(true)
-            .spawn()?;
+        let process = spawn(&argv, &log)?;
         let url = format!("http://127.0.0.1:{}", ports(dev.base_port, index).0);
-        nodes.push(Node { name, url, log, process });
+        nodes.push(Node { name, url, log, argv, process });
     }
     Ok(())
+}
+
+/// Start a node, in a group of its own, so that Ctrl-C reaches us alone and we stop the nodes in order.
+fn spawn(argv: &[OsString], log: &Path) -> std::io::Result<Child> {
+    let file = File::options().append(true).open(log)?;
+    let mut command = tokio::process::Command::from(child::command(Signal::TERM, argv)?);
+    command
+        .stdin(std::process::Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .kill_on_drop(true)
+        .spawn()
 }
 
 /// Wait until every node serves.
@@ -176,8 +196,7 @@ fn died(node: &Node, status: ExitStatus) -> Failure {
 fn print_hints(nodes: &[Node]) {
     let (Some(first), Some(last)) = (nodes.first(), nodes.last()) else { return };
     for node in nodes {
-        let pid = node.process.id().unwrap_or_default();
-        println!("{}  {}  pid {pid}  log {}", node.name, node.url, node.log.display());
+        println!("{}", node.line());
     }
     println!(
         "\nTry:\n  export C={first} CORACLE_URL={all}\n  \
@@ -194,11 +213,20 @@ fn print_hints(nodes: &[Node]) {
     );
 }
 
-/// Tell when a node ends, until somebody wants us to stop or none is left.
-async fn watch_over(nodes: &mut [Node], signals: &Signals) {
-    let ends = nodes.iter_mut().map(|node| async {
-        if let Ok(status) = node.process.wait().await {
+/// Tell when a node ends, and start it again if asked to, until somebody wants us to stop or none is left.
+async fn watch_over(nodes: &mut [Node], respawn: bool, signals: &Signals) {
+    let ends = nodes.iter_mut().map(|node| async move {
+        while let Ok(status) = node.process.wait().await {
             eprintln!("coracle: {} ended: {status} log={}", node.name, node.log.display());
+            if !respawn {
+                return;
+            }
+            tokio::time::sleep(RESPAWN_AFTER).await;
+            match spawn(&node.argv, &node.log) {
+                Ok(process) => node.process = process,
+                Err(error) => return eprintln!("coracle: {} cannot be started again: {error}", node.name),
+            }
+            println!("{}", node.line());
         }
     });
     tokio::select! {
