@@ -8,6 +8,7 @@
 
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod contenders;
 pub mod lock;
 mod names;
 mod timer;
@@ -20,6 +21,8 @@ use coracle_store::{
     Timestamp, Txn, View,
 };
 use minicbor::{Decode, Encode};
+
+pub use contenders::Turn;
 
 /// From the list of recipes: their operations, outcomes and refusals as one type each, and who gets what.
 macro_rules! recipes {

@@ -163,13 +163,7 @@ pub enum Refusal {
 }
 
 /// Is it my turn yet?
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Turn {
-    Held(Hold),
-    Waiting(Place),
-    /// Neither holding nor in line: released, broken, expired, or never asked.
-    Gone,
-}
+pub type Turn = crate::Turn<Hold, Place>;
 
 /// What a lock looks like from outside: holders, then waiters in the order they will be granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,9 +187,15 @@ pub fn poll(view: View<'_>, lock: &str, session: SessionId) -> Turn {
     let lock = Lock::new(lock);
     match lock.claim(view, session) {
         None => Turn::Gone,
-        Some(Claimed::Hold(_, hold)) => Turn::Held(hold),
+        Some(Claimed::Hold(_, hold)) => Turn::Granted(hold),
         Some(Claimed::Wait(key, waiter)) => Turn::Waiting(lock.place(view, &key, waiter)),
     }
+}
+
+/// What the key of each claim on a lock begins with, family byte first.
+#[must_use]
+pub fn prefix(lock: &str) -> Vec<u8> {
+    Lock::new(lock).prefix().to_vec()
 }
 
 /// Holders and the first `limit` waiters of a lock; `None` if nobody holds or waits. The places name no blockers:

@@ -263,7 +263,7 @@ fn assert_lines(store: &Store, model: &Model) {
     for session in 1..=SESSIONS {
         for (name, line) in LOCKS.iter().zip(&model.lines) {
             match lock::poll(store.view(), name, SessionId(session)) {
-                Turn::Held(hold) => assert!(line.holds(session) && hold.session.0 == session),
+                Turn::Granted(hold) => assert!(line.holds(session) && hold.session.0 == session),
                 Turn::Waiting(place) => {
                     let position = usize::try_from(place.position).unwrap() - 1;
                     assert_eq!(line.waiters[position].0, session);

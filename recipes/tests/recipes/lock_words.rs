@@ -32,7 +32,7 @@ impl Speech for Words {
             "poll" if words.has("lock") => {
                 let session = script.id(&words.text("session"));
                 match lock::poll(script.store.view(), &words.text("lock"), session) {
-                    Turn::Held(held) => format!("held {}", hold(script, &held)),
+                    Turn::Granted(held) => format!("held {}", hold(script, &held)),
                     Turn::Waiting(place) => waiting(script, &place),
                     Turn::Gone => "gone".into(),
                 }

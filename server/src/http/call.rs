@@ -206,6 +206,11 @@ impl Mutation {
         Command { principal: self.principal, idempotency: self.idempotency, guards: self.guards, action }
     }
 
+    /// The same caller without conditions, for what takes something back.
+    pub fn unconditional(&self) -> Self {
+        Self { principal: self.principal.clone(), guards: Vec::new(), idempotency: None }
+    }
+
     /// The n-th part of a mutation that takes several entries: the first carries the client's key, the others
     /// keys derived from it.
     pub fn part(&self, n: u64) -> Self {

@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use super::call::{AdmittedSlot, Call, Front, Peer};
 use super::problem::{Answer, Carried, Refused, retry_after};
 use super::respond::{LEADER, MEMBER, REQUEST_ID, REVISION};
-use super::{json, kv};
+use super::{json, kv, respond};
 use crate::edge::Edge;
 
 /// Marks a request whose head gives both a length and a transfer coding.
@@ -47,12 +47,12 @@ impl Service {
         let ambiguous = request.extensions().get::<Ambiguous>().is_some();
         let mut route = "";
         // Boxed: hyper keeps the place of this future for as long as the connection lives, and most of them are idle.
-        let handled = AssertUnwindSafe(Box::pin(self.handle(request, peer, &mut route))).catch_unwind().await;
-        let mut response = handled.unwrap_or_else(|panic| {
-            let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            tracing::error!(request = %id, panic = message.unwrap_or("unknown"), "a request handler panicked");
-            Refused::from(Problem::new(Code::Internal, "an unexpected error; it is in the log of this node")).into_response()
-        });
+        let mut response = sound(&id, Box::pin(self.handle(request, peer, &mut route))).await;
+        // What handled the request is gone by now: one that waits keeps only what its answer needs.
+        while let Some(pending) = respond::pending(&mut response) {
+            let answered = async { pending.await.into_response() };
+            response = sound(&id, answered).await;
+        }
         if let Some(Carried(problem)) = response.extensions_mut().remove::<Carried>() {
             response = written(&edge, *problem, &id, response);
         }
@@ -97,6 +97,17 @@ impl Service {
         let Ok(response) = self.routes.oneshot(request).await;
         response
     }
+}
+
+/// The response, whatever happens.
+async fn sound(id: &RequestId, answer: impl Future<Output = Response>) -> Response {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
+        let message =
+            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        tracing::error!(request = %id, panic = message.unwrap_or("unknown"), "a request handler panicked");
+        let detail = "an unexpected error; it is in the log of this node";
+        Refused::from(Problem::new(Code::Internal, detail)).into_response()
+    })
 }
 
 fn is_kv(path: &str) -> bool {

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::{ByeReason, HoldFrame, Problem, Span};
-use coracle_recipes::lock::Turn;
-use coracle_store::{Operation, Revision, SessionId};
+use coracle_recipes::{self as recipes, Turn};
+use coracle_store::{Key, Operation, Revision, SessionId, Store};
 
 use super::call::{Call, Mutation};
+use super::claim::{Kind, Missed, Standing};
 use super::frame::{self, Frames};
-use super::problem::{Answer, blocker};
+use super::problem::Answer;
 use super::read::Format;
-use super::turn::{Following, Renewal, Renewed, Step, Withdrawal};
+use super::turn::{Following, Renewal, Renewed, Step, TurnOf, Withdrawal};
 use super::wire;
 use crate::edge::{Admitted, Edge};
 
@@ -27,14 +28,22 @@ pub struct Hold {
     pub expire_at_once: bool,
 }
 
+/// Finding a place costs the places ahead of it: so those far behind look as much more rarely, and all of a line
+/// together cost the same however long it is. In between they are told what they were told before.
+const COUNT_EVERY: Duration = Duration::from_millis(5);
+
+fn position(standing: &Standing) -> u32 {
+    u32::try_from(standing.position).unwrap_or(u32::MAX)
+}
+
 /// What is held.
-pub enum Claim {
+pub enum Claim<K> {
     /// A written key.
     Key { session: SessionId, revision: Revision },
     /// A session itself.
     Session { session: SessionId, revision: Revision },
-    /// A place in a lock's line, or the lock; waiting until then if a time was given.
-    Lock { session: SessionId, lock: String, revision: Revision, until: Option<Instant> },
+    /// A place in a line, or what was granted; waiting until then if a time was given.
+    Line { session: SessionId, kind: Box<K>, revision: Revision, until: Option<Instant> },
 }
 
 /// Whether the stream shall be server-sent events; asked before the parameters end.
@@ -56,27 +65,33 @@ pub fn opening(call: &mut Call, hold: Hold) -> Answer<Opening> {
     Ok(Opening { hold, sse, place: call.edge.open_stream()? })
 }
 
+/// Begin the stream of what has no line.
+pub fn stream_of(call: Call, opening: Opening, claim: Claim<NoLine>, received: Instant) -> Response {
+    stream(call, opening, claim, received)
+}
+
 /// Begin the stream. The claim was made by a request received at `received`.
-pub fn stream(mut call: Call, opening: Opening, claim: Claim, received: Instant) -> Response {
+pub fn stream<K: Kind>(call: Call, opening: Opening, claim: Claim<K>, received: Instant) -> Response {
     let Opening { hold, sse, place } = opening;
     let edge = call.edge.clone();
-    let (session, revision) = match &claim {
-        Claim::Key { session, revision }
-        | Claim::Session { session, revision }
-        | Claim::Lock { session, revision, .. } => (*session, *revision),
+    let (session, revision, until) = match &claim {
+        Claim::Key { session, revision } | Claim::Session { session, revision } => {
+            (*session, *revision, None)
+        }
+        Claim::Line { session, revision, until, .. } => (*session, *revision, *until),
     };
     let mutation = Mutation { principal: call.peer.principal.clone(), guards: Vec::new(), idempotency: None };
     let closing = Withdrawal::new(&edge, mutation, Operation::CloseSession(session));
-    call.admitted = None;
+    drop(call);
     let ttl = hold.ttl.as_duration();
     edge.renewals.note(session, received, ttl);
     let mut feed = Feed {
         edge,
-        claim,
         session,
         ttl,
+        until,
         frames: Frames::new(sse),
-        stage: Stage::Begin(Some(Renewal::new(session, ttl, received))),
+        stage: Stage::Begin(Some((claim, Renewal::new(session, ttl, received)))),
         closing,
         _place: place,
     };
@@ -88,31 +103,34 @@ pub fn stream(mut call: Call, opening: Opening, claim: Claim, received: Instant)
     frame::response(sse, revision, stream)
 }
 
-enum Stage {
-    Begin(Option<Renewal>),
-    /// In a lock's line, or holding it.
+enum Stage<K> {
+    Begin(Option<(Claim<K>, Renewal)>),
+    /// In a line, or granted.
     Following {
-        following: Box<Following>,
+        following: Box<Following<K>>,
         holding: bool,
+        /// The place as it was told, and when it was found.
+        told: Option<(Standing, Instant)>,
     },
     /// Nothing to watch but the session.
     Renewing(Renewal),
     Ended,
 }
 
-struct Feed {
+struct Feed<K> {
     edge: Edge,
-    claim: Claim,
     session: SessionId,
     ttl: Duration,
+    /// How long to stay in the line, if not for as long as it takes.
+    until: Option<Instant>,
     frames: Frames,
-    stage: Stage,
+    stage: Stage<K>,
     /// Closes the session when the stream is dropped, if asked for.
     closing: Withdrawal,
     _place: Admitted,
 }
 
-impl Feed {
+impl<K: Kind> Feed<K> {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if !self.frames.is_empty() {
@@ -120,22 +138,21 @@ impl Feed {
             }
             match &mut self.stage {
                 Stage::Ended => return None,
-                Stage::Begin(renewal) => {
-                    let renewal = renewal
-                        .take()
-                        .unwrap_or_else(|| Renewal::new(self.session, self.ttl, Instant::now()));
-                    self.begin(renewal).await;
-                }
+                Stage::Begin(begin) => match begin.take() {
+                    // Boxed, as it happens once.
+                    Some((claim, renewal)) => Box::pin(self.begin(claim, renewal)).await,
+                    None => return None,
+                },
                 Stage::Renewing(_) => self.renew().await,
                 Stage::Following { .. } => self.follow().await,
             }
         }
     }
 
-    async fn begin(&mut self, renewal: Renewal) {
+    async fn begin(&mut self, claim: Claim<K>, renewal: Renewal) {
         let valid_for = Span::from(renewal.valid_for());
         let session = wire::session(self.session);
-        match &self.claim {
+        match claim {
             Claim::Session { .. } => {
                 self.send("opened", &HoldFrame::Opened { session, ttl: self.ttl.into(), valid_for });
                 self.stage = Stage::Renewing(renewal);
@@ -146,13 +163,13 @@ impl Feed {
                 self.send("acquired", &HoldFrame::Acquired { session, token, valid_for, mode });
                 self.stage = Stage::Renewing(renewal);
             }
-            Claim::Lock { lock, revision, .. } => {
-                let (edge, lock, revision) = (self.edge.clone(), lock.clone(), *revision);
-                let deadline = edge.deadline();
-                match Following::new(edge, lock, self.session, revision, Some(renewal), deadline).await {
+            Claim::Line { kind, revision, .. } => {
+                let (edge, deadline) = (self.edge.clone(), self.edge.deadline());
+                match Following::new(edge, *kind, self.session, revision, Some(renewal), deadline).await {
                     Ok(following) => {
                         let turn = following.turn();
-                        self.stage = Stage::Following { following: Box::new(following), holding: false };
+                        let following = Box::new(following);
+                        self.stage = Stage::Following { following, holding: false, told: None };
                         self.turned(turn);
                     }
                     Err(refused) => self.fail(&refused.0),
@@ -180,18 +197,14 @@ impl Feed {
     }
 
     async fn follow(&mut self) {
-        let until = match &self.claim {
-            Claim::Lock { until, .. } => *until,
-            Claim::Key { .. } | Claim::Session { .. } => None,
-        };
-        let Stage::Following { following, holding } = &mut self.stage else { return };
-        let (holding, end) = (*holding, if *holding { None } else { until });
-        let key = following.key();
+        let Stage::Following { following, holding, told } = &mut self.stage else { return };
+        let (holding, end) = (*holding, if *holding { None } else { self.until });
+        let keys = following.keys();
         match following.step(end).await {
             Step::Draining => self.bye(),
             Step::Lost(reason) => self.lost(reason),
             Step::Turn(Turn::Gone) => {
-                let reason = following.reason(key.as_ref());
+                let reason = following.reason(&keys);
                 self.lost(reason);
             }
             Step::Turn(turn) => self.turned(turn),
@@ -201,10 +214,15 @@ impl Feed {
                     self.send("held", &HoldFrame::Held { valid_for });
                 }
             }
-            Step::Renewed => {
-                let turn = following.turn();
-                self.turned(turn);
-            }
+            Step::Renewed => match told {
+                Some((standing, found)) if found.elapsed() < COUNT_EVERY * position(standing) => {
+                    following.kind.waiting(&mut self.frames, standing.clone());
+                }
+                Some(_) | None => {
+                    let turn = following.turn();
+                    self.turned(turn);
+                }
+            },
             Step::Time => {
                 // The claim goes with its private session.
                 let mutation = Mutation {
@@ -218,25 +236,21 @@ impl Feed {
         }
     }
 
-    fn turned(&mut self, turn: Turn) {
+    fn turned(&mut self, turn: TurnOf<K>) {
+        let Stage::Following { following, holding, told } = &mut self.stage else { return };
         match turn {
             Turn::Waiting(place) => {
-                let blockers = place.blockers.iter().map(blocker).collect();
-                self.send("waiting", &HoldFrame::Waiting { position: place.position, blockers });
+                let standing = following.kind.standing(&place);
+                *told = Some((standing.clone(), Instant::now()));
+                following.kind.waiting(&mut self.frames, standing);
             }
-            Turn::Held(hold) => {
-                let Stage::Following { following, holding } = &mut self.stage else { return };
+            Turn::Granted(grant) => {
+                *told = None;
                 if std::mem::replace(holding, true) {
                     return;
                 }
                 let valid_for = following.renewal().map(|r| r.valid_for()).unwrap_or_default().into();
-                let frame = HoldFrame::Acquired {
-                    session: wire::session(hold.session),
-                    token: hold.token.0,
-                    valid_for,
-                    mode: wire::mode(hold.mode),
-                };
-                self.send("acquired", &frame);
+                following.kind.acquired(&mut self.frames, &grant, valid_for);
             }
             Turn::Gone => self.lost("lost"),
         }
@@ -263,5 +277,57 @@ impl Feed {
         self.send("bye", &HoldFrame::Bye { reason: ByeReason::Shutdown });
         self.closing.settle();
         self.stage = Stage::Ended;
+    }
+}
+
+/// The kind of claim that has no line and so is never made.
+pub enum NoLine {}
+
+impl Kind for NoLine {
+    type Grant = Self;
+    type Place = Self;
+
+    fn operation(&self) -> recipes::Operation {
+        match *self {}
+    }
+
+    fn withdrawal(&self, _: SessionId) -> recipes::Operation {
+        match *self {}
+    }
+
+    fn turn(&self, _: recipes::Outcome) -> Option<TurnOf<Self>> {
+        match *self {}
+    }
+
+    fn in_the_way(&self, _: recipes::Refusal) -> Option<Missed> {
+        match *self {}
+    }
+
+    fn prefixes(&self) -> Vec<Vec<u8>> {
+        match *self {}
+    }
+
+    fn poll(&self, _: &Store, _: SessionId, _: Option<&Key>) -> TurnOf<Self> {
+        match *self {}
+    }
+
+    fn holder(&self, _: &Self) -> SessionId {
+        match *self {}
+    }
+
+    fn standing(&self, _: &Self) -> Standing {
+        match *self {}
+    }
+
+    fn granted(&self, _: Revision, _: &Self, _: Span) -> Response {
+        match *self {}
+    }
+
+    fn missed(&self, _: Revision, _: Missed) -> Answer {
+        match *self {}
+    }
+
+    fn acquired(&self, _: &mut Frames, _: &Self, _: Span) {
+        match *self {}
     }
 }

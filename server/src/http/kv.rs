@@ -14,6 +14,7 @@ use super::call::{Call, draw_session, outcome, unexpected};
 use super::problem::{Answer, Refused, bad_query};
 use super::read::Format;
 use super::{body, hold, json, kv_list, query, respond, watch};
+use crate::edge::Edge;
 
 /// Length of the path before a key: `/v1/kv/`.
 const BEFORE_KEY: usize = "/v1/kv/".len();
@@ -73,30 +74,50 @@ async fn read(mut call: Call, key: Key) -> Answer {
     let if_none_match = call.twin("if_none_match", "if-none-match")?;
     let if_match = call.twin("if_match", "if-match")?;
     call.query.done()?;
+    let wanted = Wanted { key, at, format, if_match, if_none_match };
     match poll {
-        Some(_) if at.is_some() => {
-            return Err(bad_query("wait", "not with revision: the past does not change"));
-        }
+        Some(_) if at.is_some() => Err(bad_query("wait", "not with revision: the past does not change")),
         Some(poll) => {
-            let waiting = Box::pin(call.until_changed(poll, Selection::Key(key.clone()), reading));
-            if let (false, revision) = waiting.await? {
-                return Ok(respond::not_modified(revision));
-            }
+            let selection = Selection::Key(wanted.key.clone());
+            let answer = move |edge: &Edge, quiet: Option<Revision>| match quiet {
+                Some(revision) => Ok(respond::not_modified(revision)),
+                None => wanted.answer(edge),
+            };
+            Box::pin(call.answer_when_changed(poll, selection, reading, answer)).await
         }
-        None => call.settle(reading).await?,
+        None => {
+            call.settle(reading).await?;
+            wanted.answer(&call.edge)
+        }
     }
-    let (found, revision) = call.edge.node.read(|store| match at {
-        None => Ok((store.get(&key).cloned(), store.revision())),
-        Some(at) => store.get_at(&key, at).map(|record| (record, at)),
-    })?;
-    let Some(record) = found else { return Err(key_not_found(&key, revision)) };
-    conditional(&key, &record, revision, if_match.as_deref(), if_none_match.as_deref(), |record| {
-        if format == Some(Format::Json) {
-            respond::entry(revision, &key, record)
-        } else {
-            respond::raw(revision, record)
-        }
-    })
+}
+
+/// A read of one key, once this node is where it may look.
+struct Wanted {
+    key: Key,
+    at: Option<Revision>,
+    format: Option<Format>,
+    if_match: Option<String>,
+    if_none_match: Option<String>,
+}
+
+impl Wanted {
+    fn answer(&self, edge: &Edge) -> Answer {
+        let key = &self.key;
+        let (found, revision) = edge.node.read(|store| match self.at {
+            None => Ok((store.get(key).cloned(), store.revision())),
+            Some(at) => store.get_at(key, at).map(|record| (record, at)),
+        })?;
+        let Some(record) = found else { return Err(key_not_found(key, revision)) };
+        let (if_match, if_none_match) = (self.if_match.as_deref(), self.if_none_match.as_deref());
+        conditional(key, &record, revision, if_match, if_none_match, |record| {
+            if self.format == Some(Format::Json) {
+                respond::entry(revision, key, record)
+            } else {
+                respond::raw(revision, record)
+            }
+        })
+    }
 }
 
 /// RFC 9110 conditions of a read.
@@ -184,6 +205,21 @@ pub struct Ephemeral {
     pub hold: Option<hold::Hold>,
 }
 
+impl Ephemeral {
+    /// A private session, opened with what it is for.
+    pub fn private(ttl: Span, hold: Option<hold::Hold>) -> Self {
+        let id = draw_session();
+        let open = OpenSession {
+            id,
+            ttl: Millis(ttl.as_millis()),
+            name: "".into(),
+            meta: "".into(),
+            on_expire: OnExpire::Delete,
+        };
+        Self { attach: Attach::Private(open), private: Some((id, ttl)), hold }
+    }
+}
+
 /// Session lifetimes, shortest and longest.
 pub fn ttl_range() -> std::ops::RangeInclusive<Span> {
     Span::from_millis_saturating(*limits::TTL_MS.start())
@@ -212,16 +248,8 @@ pub fn ephemeral(call: &mut Call) -> Answer<Option<Ephemeral>> {
         }
         (None, ttl, hold) => {
             let ttl = ttl.unwrap_or(TTL_DEFAULT);
-            let id = draw_session();
-            let open = OpenSession {
-                id,
-                ttl: Millis(ttl.as_millis()),
-                name: "".into(),
-                meta: "".into(),
-                on_expire: OnExpire::Delete,
-            };
             let hold = hold.then_some(hold::Hold { ttl, expire_at_once: at_once == Some(true) });
-            Ok(Some(Ephemeral { attach: Attach::Private(open), private: Some((id, ttl)), hold }))
+            Ok(Some(Ephemeral::private(ttl, hold)))
         }
         (Some(_), ..) => Err(bad_query("session", "not together with ttl or hold")),
     }
@@ -250,7 +278,7 @@ async fn put(mut call: Call, key: Key) -> Answer {
     let (revision, replayed, outcome) = outcome(reply)?;
     let Outcome::Put(put) = outcome else { return Err(unexpected(&outcome)) };
     if let (Some(opening), Some(session)) = (opening, put.session) {
-        return Ok(hold::stream(call, opening, hold::Claim::Key { session, revision }, received));
+        return Ok(hold::stream_of(call, opening, hold::Claim::Key { session, revision }, received));
     }
     let status = if put.version == 1 { StatusCode::CREATED } else { StatusCode::OK };
     let mut out = Vec::with_capacity(96 + put.key.name().len());
@@ -315,7 +343,7 @@ async fn append(mut call: Call, key: Key) -> Answer {
     let (revision, replayed, outcome) = outcome(call.propose(mutation, operation).await?)?;
     let Outcome::Put(put) = outcome else { return Err(unexpected(&outcome)) };
     if let (Some(opening), Some(session)) = (opening, put.session) {
-        return Ok(hold::stream(call, opening, hold::Claim::Key { session, revision }, received));
+        return Ok(hold::stream_of(call, opening, hold::Claim::Key { session, revision }, received));
     }
     let mut out = Vec::with_capacity(96 + put.key.name().len());
     out.push(b'{');

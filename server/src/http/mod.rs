@@ -6,6 +6,7 @@ pub mod problem;
 pub mod validity;
 
 mod body;
+mod claim;
 mod cluster;
 mod cursor;
 mod events;
@@ -18,6 +19,7 @@ mod list;
 mod lock;
 mod lock_list;
 mod ops;
+mod parked;
 mod query;
 mod read;
 mod respond;

@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use coracle_api::Span;
-use coracle_raft::node::Node;
+use coracle_raft::node::{Node, Watch};
 use coracle_store::{HistoryError, Revision, Selection, Store};
 use futures::FutureExt;
 use http::header;
 
 use super::call::Call;
 use super::problem::{Answer, Refused, bad_query};
-use crate::edge::Edge;
+use super::respond;
+use crate::edge::{Admitted, Edge};
 
 /// Consistency of a read.
 #[derive(Debug, Clone, Copy, Default)]
@@ -103,7 +104,7 @@ impl Call {
             self.settle(reading).await?;
             return Ok(None);
         };
-        let (changed, revision) = self.until_changed(poll, selection, reading).await?;
+        let (changed, revision) = Box::pin(self.until_changed(poll, selection, reading)).await?;
         Ok((!changed).then_some(revision))
     }
 
@@ -148,20 +149,70 @@ impl Call {
         selection: Selection,
         reading: Reading,
     ) -> Answer<(bool, Revision)> {
-        let node = self.edge.node.clone();
-        let mut watch = node.watch(selection.clone());
+        let Some(quiet) = self.quiet(poll, selection, reading).await? else {
+            return Ok((true, self.edge.node.read(Store::revision)));
+        };
+        let found = quiet.wait().await?;
+        self.deadline = self.fresh_deadline();
+        Ok(found)
+    }
+
+    /// The same for a read that needs nothing of the call any more: what waits is only the answer. It is given the
+    /// revision up to which nothing has changed, if nothing has.
+    pub async fn answer_when_changed(
+        mut self,
+        poll: LongPoll,
+        selection: Selection,
+        reading: Reading,
+        answer: impl FnOnce(&Edge, Option<Revision>) -> Answer + Send + 'static,
+    ) -> Answer {
+        let Some(quiet) = self.quiet(poll, selection, reading).await? else {
+            return answer(&self.edge, None);
+        };
+        Ok(respond::later(async move {
+            let edge = quiet.edge.clone();
+            let (changed, revision) = quiet.wait().await?;
+            answer(&edge, (!changed).then_some(revision))
+        }))
+    }
+
+    /// What to wait on; `None` if something has changed already. The call's place among those worked on is given up.
+    async fn quiet(
+        &mut self,
+        poll: LongPoll,
+        selection: Selection,
+        reading: Reading,
+    ) -> Answer<Option<Quiet>> {
+        let edge = self.edge.clone();
+        let watch = edge.node.watch(selection.clone());
         self.settle(reading).await?;
-        let (after, touched) = node.read(|store| {
+        let (after, touched) = edge.node.read(|store| {
             let after = poll.after.unwrap_or_else(|| store.revision());
             (after, touched_since(store, &selection, after))
         });
         if touched {
-            return Ok((true, node.read(Store::revision)));
+            return Ok(None);
         }
-        let place = self.edge.park()?;
+        let place = edge.park()?;
         self.admitted = None;
         let end = Instant::now() + jittered(poll.wait.as_duration());
-        let edge = self.edge.clone();
+        Ok(Some(Quiet { edge, watch, after, end, place }))
+    }
+}
+
+/// A long poll for which nothing has changed yet.
+struct Quiet {
+    edge: Edge,
+    watch: Watch,
+    after: Revision,
+    end: Instant,
+    place: Admitted,
+}
+
+impl Quiet {
+    /// Wait for a change or the end. True: something has changed.
+    async fn wait(self) -> Answer<(bool, Revision)> {
+        let Self { edge, mut watch, after, end, place } = self;
         let changed = loop {
             tokio::select! {
                 biased;
@@ -171,21 +222,16 @@ impl Call {
             }
         };
         drop(place);
-        self.deadline = self.fresh_deadline();
         if changed {
-            return Ok((true, node.read(Store::revision)));
+            return Ok((true, edge.node.read(Store::revision)));
         }
-        let (quiet, revision) = quiet_up_to(&node, &mut watch, self.deadline).await?;
+        let (quiet, revision) = Box::pin(quiet_up_to(&edge.node, &mut watch, edge.deadline())).await?;
         Ok((!quiet, revision))
     }
 }
 
 /// A revision this node has applied, and whether the watch had nothing to tell up to it.
-pub async fn quiet_up_to(
-    node: &Node,
-    watch: &mut coracle_raft::node::Watch,
-    deadline: Instant,
-) -> Answer<(bool, Revision)> {
+pub async fn quiet_up_to(node: &Node, watch: &mut Watch, deadline: Instant) -> Answer<(bool, Revision)> {
     let revision = node.read(Store::revision);
     // Watchers are told before the revision is announced as reached: after this nothing up to it is under way.
     node.wait_revision(revision, deadline).await.map_err(Refused::from)?;

@@ -1,5 +1,8 @@
 //! ⑦ Answers: the headers every one of them has, raw values, JSON.
 
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -8,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use super::json;
+use super::problem::Answer;
 
 pub const REVISION: HeaderName = HeaderName::from_static("coracle-revision");
 pub const MEMBER: HeaderName = HeaderName::from_static("coracle-member");
@@ -22,6 +26,27 @@ const CSP: HeaderName = HeaderName::from_static("content-security-policy");
 
 /// Values above this are handed to the connection without a copy.
 const COPY_BYTES: usize = 4096;
+
+/// An answer that is still to come. Whoever waits long answers with this, so that nothing stays of the request's
+/// handling but the wait itself.
+pub fn later(answer: impl Future<Output = Answer> + Send + 'static) -> Response {
+    let answer: Pending = Box::pin(answer);
+    let mut response = Response::default();
+    response.extensions_mut().insert(Later(Arc::new(Mutex::new(Some(answer)))));
+    response
+}
+
+type Pending = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// Extensions must be `Clone` and `Sync`; the answer is moved out by the front door.
+#[derive(Clone)]
+struct Later(Arc<Mutex<Option<Pending>>>);
+
+/// The answer to wait for before there is a response.
+pub fn pending(response: &mut Response) -> Option<Pending> {
+    let Later(answer) = response.extensions_mut().remove()?;
+    answer.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
 
 /// A JSON answer from bytes that are JSON.
 pub fn json_bytes(status: StatusCode, revision: Revision, body: Vec<u8>) -> Response {

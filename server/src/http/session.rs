@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::response::Response;
 use coracle_api::{self as api, Code, Problem, Span};
 use coracle_raft::node::RenewError;
-use coracle_recipes::lock::{self, Turn};
+use coracle_recipes::{Turn, lock};
 use coracle_store::command::{OnExpire, OpenSession, UpdateSession};
 use coracle_store::{
     Cause, Event, Family, Key, Millis, Operation, Outcome, Refusal, Revision, Selection, Session, SessionId,
@@ -72,7 +72,7 @@ pub async fn open(mut call: Call) -> Answer {
     let Outcome::Session(id) = outcome else { return Err(unexpected(&outcome)) };
     call.edge.renewals.note(id, received, ttl.as_duration());
     if let Some(opening) = opening {
-        return Ok(hold::stream(call, opening, hold::Claim::Session { session: id, revision }, received));
+        return Ok(hold::stream_of(call, opening, hold::Claim::Session { session: id, revision }, received));
     }
     let body = api::SessionCreated { id: wire::session(id), ttl, valid_for: ttl, revision: revision.0 };
     let mut response = respond::json(StatusCode::CREATED, revision, &body);
@@ -171,7 +171,7 @@ pub async fn hold(mut call: Call) -> Answer {
     };
     call.edge.renewals.note(id, received, valid_for);
     let revision = call.edge.node.read(Store::revision);
-    Ok(hold::stream(call, opening, hold::Claim::Session { session: id, revision }, received))
+    Ok(hold::stream_of(call, opening, hold::Claim::Session { session: id, revision }, received))
 }
 
 /// `DELETE /v1/sessions/{id}`
@@ -237,7 +237,7 @@ fn attached(view: View<'_>, id: SessionId) -> Attached {
         let Some(it) = coracle_recipes::describe(&event) else { continue };
         let (family, name) = (it.family.to_owned(), it.name);
         match lock::poll(view, &name, id) {
-            Turn::Held(hold) => found.holds.push(api::Hold {
+            Turn::Granted(hold) => found.holds.push(api::Hold {
                 family,
                 name,
                 token: hold.token.0,

@@ -3,22 +3,31 @@
 use std::time::{Duration, Instant};
 
 use coracle_raft::node::{RenewError, Watch};
-use coracle_recipes::lock::{self, Turn};
+use coracle_recipes::Turn;
 use coracle_store::{Cause, HistoryError, Key, Operation, Revision, Selection, SessionId, Store};
 
 use super::call::Mutation;
+use super::claim::Kind;
 use super::problem::Answer;
 use crate::edge::Edge;
 
-/// A session's claim on a lock, as the edge follows it.
-pub struct Following {
+/// A session's claim, as the edge follows it.
+pub struct Following<K> {
     pub edge: Edge,
-    pub lock: String,
+    pub kind: K,
     pub session: SessionId,
-    watch: Watch,
-    /// The key the watch is on: the place in line, or the hold.
-    key: Option<Key>,
+    /// One for each prefix of the kind.
+    followed: Vec<Followed>,
     renewal: Option<Renewal>,
+}
+
+/// The key a claim is, and a watch on it; on all that its prefix selects while there is no such key.
+struct Followed {
+    prefix: Vec<u8>,
+    key: Option<Key>,
+    /// The key, or the last one there was.
+    last: Option<Key>,
+    watch: Watch,
 }
 
 /// A session kept alive by the edge as long as the connection lives.
@@ -75,9 +84,9 @@ impl Renewal {
 
 /// Why waiting paused.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Step<T> {
     /// It is now so.
-    Turn(Turn),
+    Turn(T),
     /// The time given ran out; the claim stands.
     Time,
     /// The session was renewed.
@@ -88,31 +97,50 @@ pub enum Step {
     Draining,
 }
 
-impl Following {
+/// The turn of a kind of claim.
+pub type TurnOf<K> = Turn<<K as Kind>::Grant, <K as Kind>::Place>;
+
+impl<K: Kind> Following<K> {
     /// Follow a claim that this node knows at `revision`.
     ///
     /// # Errors
     /// A circumstance, if the node does not get there in time.
     pub async fn new(
         edge: Edge,
-        lock: String,
+        kind: K,
         session: SessionId,
         revision: Revision,
         renewal: Option<Renewal>,
         deadline: Instant,
     ) -> Answer<Self> {
-        edge.node.wait_revision(revision, deadline).await?;
-        let (key, watch) = watch_claim(&edge, &lock, session);
-        Ok(Self { edge, lock, session, watch, key, renewal })
+        let mut following = Self { edge, kind, session, followed: Vec::new(), renewal };
+        following.resume(session, revision, deadline).await?;
+        Ok(following)
+    }
+
+    /// Follow the claim that was made anew.
+    ///
+    /// # Errors
+    /// A circumstance, if the node does not get there in time.
+    pub async fn resume(&mut self, session: SessionId, revision: Revision, deadline: Instant) -> Answer<()> {
+        self.edge.node.wait_revision(revision, deadline).await?;
+        self.session = session;
+        if let Some(renewal) = &mut self.renewal {
+            renewal.session = session;
+        }
+        let (edge, prefixes) = (&self.edge, self.kind.prefixes());
+        self.followed = prefixes.into_iter().map(|prefix| Followed::new(edge, prefix, session)).collect();
+        Ok(())
     }
 
     /// The turn as this node knows it.
-    pub fn turn(&self) -> Turn {
-        self.edge.node.read(|store| lock::poll(store.view(), &self.lock, self.session))
+    pub fn turn(&self) -> TurnOf<K> {
+        let last = self.followed.first().and_then(|followed| followed.last.as_ref());
+        self.edge.node.read(|store| self.kind.poll(store, self.session, last))
     }
 
     /// Wait until the claim changes, at most until `end`.
-    pub async fn step(&mut self, end: Option<Instant>) -> Step {
+    pub async fn step(&mut self, end: Option<Instant>) -> Step<TurnOf<K>> {
         let renewal = self.renewal.as_ref().map(|r| r.next);
         let alarm = [end, renewal].into_iter().flatten().min();
         let sleep = async {
@@ -124,9 +152,10 @@ impl Following {
         tokio::select! {
             biased;
             () = self.edge.drained() => return Step::Draining,
-            _ = self.watch.changed() => {
-                // The key this was about is gone or new: follow the next one, then look.
-                (self.key, self.watch) = watch_claim(&self.edge, &self.lock, self.session);
+            () = changed(&mut self.followed) => {
+                // The key this was about may be gone or new: follow the next one, then look.
+                let (edge, session) = (&self.edge, self.session);
+                self.followed.iter_mut().for_each(|followed| followed.follow(edge, session));
                 return Step::Turn(self.turn());
             }
             () = sleep => {}
@@ -134,9 +163,10 @@ impl Following {
         if let Some(renewal) = &mut self.renewal
             && Instant::now() >= renewal.next
         {
-            match renewal.renew(&self.edge).await {
+            // Boxed, here and below: what happens once in a while shall not make every wait larger.
+            match Box::pin(renewal.renew(&self.edge)).await {
                 Renewed::Good => return Step::Renewed,
-                Renewed::Lost(reason) => return self.ended(reason).await,
+                Renewed::Lost(reason) => return Box::pin(self.ended(reason)).await,
                 Renewed::Later => {}
             }
         }
@@ -144,10 +174,10 @@ impl Following {
     }
 
     /// The leader knew of the end before this node did: catch up, so that history tells how it came.
-    async fn ended(&self, reason: &'static str) -> Step {
+    async fn ended(&self, reason: &'static str) -> Step<TurnOf<K>> {
         if reason == SESSION_EXPIRED
             && self.edge.node.read_barrier(self.edge.deadline()).await.is_ok()
-            && self.turn() == Turn::Gone
+            && matches!(self.turn(), Turn::Gone)
         {
             return Step::Turn(Turn::Gone);
         }
@@ -158,10 +188,16 @@ impl Following {
         self.renewal.as_mut()
     }
 
-    /// Why the hold ended, if history tells.
-    pub fn reason(&self, key: Option<&Key>) -> &'static str {
-        let cause = key.and_then(|key| {
-            self.edge.node.read(|store| store.key_history(key).last().map(|(_, _, event)| event.cause))
+    /// The keys the claim consists of.
+    pub fn keys(&self) -> Vec<Key> {
+        self.followed.iter().filter_map(|followed| followed.key.clone()).collect()
+    }
+
+    /// Why the claim ended that consisted of these keys, if history tells.
+    pub fn reason(&self, keys: &[Key]) -> &'static str {
+        let cause = self.edge.node.read(|store| {
+            let mut ended = keys.iter().filter(|key| store.get(key).is_none());
+            ended.find_map(|key| store.key_history(key).last().map(|(_, _, event)| event.cause))
         });
         match cause {
             Some(Cause::Broken) => "broken",
@@ -171,22 +207,40 @@ impl Following {
             None => "lost",
         }
     }
+}
 
-    pub fn key(&self) -> Option<Key> {
-        self.key.clone()
+impl Followed {
+    fn new(edge: &Edge, prefix: Vec<u8>, session: SessionId) -> Self {
+        let (key, watch) = watch_claim(edge, &prefix, session);
+        Self { prefix, last: key.clone(), key, watch }
+    }
+
+    fn follow(&mut self, edge: &Edge, session: SessionId) {
+        (self.key, self.watch) = watch_claim(edge, &self.prefix, session);
+        if self.key.is_some() {
+            self.last.clone_from(&self.key);
+        }
     }
 }
 
-/// The key of a session's claim on a lock, and a watch on it; a watch on the whole lock if there is no claim.
-fn watch_claim(edge: &Edge, lock: &str, session: SessionId) -> (Option<Key>, Watch) {
-    let whole = coracle_recipes::selection(lock::NAME, lock).expect("locks are a family");
-    let find = |store: &Store| match &whole {
-        Selection::Prefix(prefix) => store.view().attached_under(session, prefix).next().cloned(),
-        Selection::All | Selection::Key(_) | Selection::Range(..) => None,
-    };
+/// Something happened to one of the keys.
+async fn changed(followed: &mut [Followed]) {
+    match followed {
+        [one] => drop(one.watch.changed().await),
+        many => {
+            let changes = many.iter_mut().map(|one| Box::pin(one.watch.changed()));
+            drop(futures::future::select_all(changes).await);
+        }
+    }
+}
+
+/// The key of a session's claim under a prefix, and a watch on it; a watch on the whole prefix if there is none.
+fn watch_claim(edge: &Edge, prefix: &[u8], session: SessionId) -> (Option<Key>, Watch) {
+    let find = |store: &Store| store.view().attached_under(session, prefix).next().cloned();
     loop {
         let key = edge.node.read(find);
-        let watch = edge.node.watch(key.clone().map_or_else(|| whole.clone(), Selection::Key));
+        let selection = key.clone().map_or_else(|| Selection::Prefix(prefix.to_vec()), Selection::Key);
+        let watch = edge.node.watch(selection);
         // It may have moved between the look and the registration.
         if edge.node.read(find) == key {
             return (key, watch);
