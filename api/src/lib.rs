@@ -8,11 +8,13 @@
 
 mod cluster;
 mod code;
+mod counter;
 mod frame;
 mod id;
 mod instant;
 mod key;
 mod kv;
+mod latch;
 mod limits;
 mod lock;
 mod page;
@@ -25,11 +27,13 @@ mod value;
 
 pub use cluster::{Cluster, Member, MemberAdd, MemberAdded, MemberState, Role, Version};
 pub use code::{Code, Effect, Retry, UnknownCode};
+pub use counter::{Counted, Counter};
 pub use frame::{ByeReason, Event, Frame, HoldFrame};
 pub use id::{InvalidSessionId, SessionId};
 pub use instant::{Instant, InvalidInstant};
 pub use key::Key;
 pub use kv::{Deleted, Entry, KvHistory, KvList, KvVersion, Prefix, Put};
+pub use latch::{CountedDown, Latch, LatchConfig};
 pub use limits::Limits;
 pub use lock::{
     AcquireMany, Acquired, Blocker, Broken, Holder, Lock, LockConfig, LockRef, Mode, Released, Renewed,

@@ -49,6 +49,19 @@ fn kv() {
 }
 
 #[test]
+fn counters_and_latches() {
+    golden::<Counter>(r#"{"name":"sold","value":-3,"mod_revision":41}"#);
+    golden::<Counted>(r#"{"value":100,"previous":0,"revision":41}"#);
+    golden::<LatchConfig>(r#"{"count":3}"#);
+    golden::<LatchConfig>(r#"{"members":["api","db"]}"#);
+    refused::<LatchConfig>(r#"{"cuont":3}"#, "unknown field `cuont`");
+    refused::<LatchConfig>(r#"{"count":-1}"#, "invalid value");
+    golden::<Latch>(r#"{"name":"nightly","count":3,"left":3,"open":false}"#);
+    golden::<Latch>(r#"{"name":"nightly","count":2,"left":1,"open":false,"missing":["db"]}"#);
+    golden::<CountedDown>(r#"{"count":3,"left":2,"counted":true,"revision":41}"#);
+}
+
+#[test]
 fn txn() {
     let txn: Txn = golden(
         r#"{"if":[{"key":"stock/7","value":"3"},{"key":"order/1","exists":false},{"key_base64":"/w==","mod_revision":9},{"key":"a","create_revision":0},{"key":"a","version":2},{"held":"locks/deploy","token":811},{"session":"7587d8aa00000001"}],"then":[{"op":"put","key":"order/1","value":"paid","content_type":"text/plain; charset=utf-8"},{"op":"put","key":"b","value_base64":"/w==","content_type":"application/octet-stream","session":"7587d8aa00000001","keep_session":true},{"op":"delete","key":"c"},{"op":"delete","prefix":"tmp/"},{"op":"release","lock":"deploy","session":"7587d8aa00000001"}],"else":[{"op":"get","key":"stock/7"}]}"#,

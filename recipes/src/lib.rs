@@ -9,13 +9,16 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod contenders;
+pub mod counter;
+mod declared;
+pub mod latch;
 pub mod lock;
 mod names;
 mod timer;
 
 use std::sync::Arc;
 
-use coracle_store::command::Condition as StoreCondition;
+use coracle_store::command::{Comparison, Condition as StoreCondition};
 use coracle_store::{
     Cause, Event, Family, Key, Principal, Record, Refusal as StoreRefusal, Revision, Selection, SessionId,
     Timestamp, Txn, View,
@@ -23,6 +26,7 @@ use coracle_store::{
 use minicbor::{Decode, Encode};
 
 pub use contenders::Turn;
+pub use declared::MOST as MEMBERS;
 
 /// From the list of recipes: their operations, outcomes and refusals as one type each, and who gets what.
 macro_rules! recipes {
@@ -84,6 +88,9 @@ macro_rules! recipes {
             }
         }
 
+        /// The words for all recipes, as in the URL.
+        pub const FAMILIES: &[&str] = &[$($module::NAME),*];
+
         /// What to watch to learn of any change to an object, such as `("locks", "deploy")`; `None` for an unknown
         /// family. An empty name selects the whole family.
         #[must_use]
@@ -100,6 +107,8 @@ macro_rules! recipes {
 // The number is part of the log and disk format: a new recipe takes the next one, and none is ever used again.
 recipes! {
     0 Lock lock;
+    7 Latch latch;
+    8 Counter counter;
 }
 
 /// Every recipe's conditions, for `If-Held` and for transactions.
@@ -108,6 +117,9 @@ pub enum Condition {
     /// `locks/NAME; token=N`: that token is a current hold of the lock.
     #[n(0)]
     LockHeld(#[n(0)] Box<str>, #[n(1)] Revision),
+    /// The counter's value stands to a number as said; a counter that was never written is 0.
+    #[n(8)]
+    Counter(#[n(0)] Box<str>, #[n(1)] Comparison, #[n(2)] i64),
 }
 
 impl Operation {
@@ -154,6 +166,7 @@ impl coracle_store::Program for Recipes {
     fn check(&self, view: View<'_>, condition: &[u8]) -> Result<(), StoreRefusal> {
         match minicbor::decode(condition).map_err(|_| StoreRefusal::Malformed)? {
             Condition::LockHeld(name, token) => lock::check(view, &name, token),
+            Condition::Counter(name, is, than) => counter::check(view, &name, is, than),
         }
     }
 

@@ -17,13 +17,15 @@ fn apply(store: &mut Store, action: Action) -> Result<StoreOutcome, StoreRefusal
 fn run(store: &mut Store, operation: Operation) -> Result<Outcome, StoreRefusal> {
     let outcome = apply(store, Action::One(coracle_recipes::Operation::Lock(operation).encode()))?;
     let StoreOutcome::Program(bytes) = outcome else { panic!("{outcome:?}") };
-    let coracle_recipes::Outcome::Lock(outcome) = coracle_recipes::Outcome::decode(&bytes).unwrap();
+    let coracle_recipes::Outcome::Lock(outcome) = coracle_recipes::Outcome::decode(&bytes).unwrap() else {
+        panic!()
+    };
     Ok(outcome)
 }
 
 fn refused(result: Result<Outcome, StoreRefusal>) -> lock::Refusal {
     let Err(StoreRefusal::Program(bytes)) = result else { panic!("{result:?}") };
-    let Refusal::Lock(refusal) = Refusal::decode(&bytes).unwrap();
+    let Refusal::Lock(refusal) = Refusal::decode(&bytes).unwrap() else { panic!() };
     refusal
 }
 

@@ -72,7 +72,6 @@ impl Speech for Words {
     }
 
     fn outcome(&self, script: &Script, outcome: &Outcome) -> Option<String> {
-        #[allow(irrefutable_let_patterns, reason = "as long as there is one recipe")]
         let Outcome::Lock(outcome) = outcome else { return None };
         Some(match outcome {
             lock::Outcome::Held(held) => format!("held {}", hold(script, held)),
@@ -84,7 +83,6 @@ impl Speech for Words {
     }
 
     fn refusal(&self, script: &Script, refusal: &Refusal) -> Option<String> {
-        #[allow(irrefutable_let_patterns, reason = "as long as there is one recipe")]
         let Refusal::Lock(refusal) = refusal else { return None };
         Some(match refusal {
             lock::Refusal::Held(by, waiting) => format!("held by=[{}] waiting={waiting}", holds(script, by)),

@@ -1,6 +1,11 @@
 //! Tests of the recipes: golden conversations, and properties against small models.
 
+mod counter_model;
+mod counter_words;
+mod driver;
 mod golden;
+mod latch_model;
+mod latch_words;
 mod lock_model;
 mod lock_traps;
 mod lock_words;

@@ -3,12 +3,19 @@
 use coracle_store::{Event, Family, Selection};
 
 use super::call::Call;
-use super::problem::Answer;
+use super::problem::{Answer, bad_query};
 use super::{frame, watch};
 
 /// `GET /v1/events`
 pub async fn stream(mut call: Call) -> Answer {
-    let family = call.query.word("family", &[("kv", "kv"), ("sessions", "sessions"), ("locks", "locks")])?;
+    let family = match call.query.text("family")? {
+        None => None,
+        Some(asked) => {
+            let mut known = ["kv", "sessions"].iter().chain(coracle_recipes::FAMILIES);
+            let found = known.find(|family| **family == asked);
+            Some(*found.ok_or_else(|| bad_query("family", "no such family"))?)
+        }
+    };
     let prefix = call.query.text("prefix")?.unwrap_or_default();
     // It is a stream with or without saying so.
     call.query.flag("watch")?;

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::{Instant, Problem};
-use coracle_recipes::Described;
+use coracle_recipes::{Described, counter};
 use coracle_store::{Change, Event, Family, Revision, SessionId, Timestamp};
 use futures::Stream;
 use http::{HeaderName, HeaderValue, header};
@@ -196,7 +196,15 @@ pub fn any_event(out: &mut Vec<u8>, event: &Event) -> bool {
             named_event(out, event, &Described { family, op, name, item: None, session, token: None });
         }
         _ => match coracle_recipes::describe(event) {
-            Some(described) => named_event(out, event, &described),
+            Some(described) => {
+                named_event(out, event, &described);
+                if event.key.family() == counter::FAMILY {
+                    out.pop();
+                    json::member(out, "value");
+                    json::to_json(out, &counter::values(event).0);
+                    out.push(b'}');
+                }
+            }
             None => return false,
         },
     }

@@ -178,7 +178,7 @@ fn tags(text: &str) -> Answer<Tags> {
 }
 
 /// What `If-Match` and `If-None-Match` ask of a write.
-fn precondition(call: &mut Call) -> Answer<Precondition> {
+pub fn precondition(call: &mut Call) -> Answer<Precondition> {
     let if_match = call.twin("if_match", "if-match")?;
     let if_none_match = call.twin("if_none_match", "if-none-match")?;
     match (if_match, if_none_match) {

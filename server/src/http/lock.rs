@@ -58,7 +58,7 @@ impl Kind for Acquiring {
     }
 
     fn turn(&self, outcome: recipes::Outcome) -> Option<lock::Turn> {
-        let recipes::Outcome::Lock(outcome) = outcome;
+        let recipes::Outcome::Lock(outcome) = outcome else { return None };
         match outcome {
             lock::Outcome::Held(hold) => Some(Turn::Granted(hold)),
             lock::Outcome::Waiting(place) => Some(Turn::Waiting(place)),
@@ -134,7 +134,7 @@ fn lock_outcome(outcome: &Outcome) -> Answer<lock::Outcome> {
     let Outcome::Program(bytes) = outcome else { return Err(unexpected(outcome)) };
     match recipes::Outcome::decode(bytes) {
         Ok(recipes::Outcome::Lock(outcome)) => Ok(outcome),
-        Err(_) => Err(unexpected(outcome)),
+        _ => Err(unexpected(outcome)),
     }
 }
 

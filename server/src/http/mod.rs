@@ -8,6 +8,7 @@ pub mod validity;
 mod body;
 mod claim;
 mod cluster;
+mod counter;
 mod cursor;
 mod events;
 mod frame;
@@ -15,9 +16,11 @@ mod hold;
 mod json;
 mod kv;
 mod kv_list;
+mod latch;
 mod list;
 mod lock;
 mod lock_list;
+mod objects;
 mod ops;
 mod parked;
 mod query;
@@ -51,6 +54,13 @@ pub fn routes(edge: Edge) -> Router {
         .route("/v1/locks/{name}/release", post(lock::release))
         .route("/v1/locks/{name}/renew", post(lock::renew))
         .route("/v1/locks/{name}/transfer", post(lock::transfer))
+        .route("/v1/latches", get(latch::list))
+        .route("/v1/latches/{name}", get(latch::show).put(latch::create).delete(latch::delete))
+        .route("/v1/latches/{name}/count_down", post(latch::count_down))
+        .route("/v1/latches/{name}/await", post(latch::wait))
+        .route("/v1/counters", get(counter::list))
+        .route("/v1/counters/{name}", get(counter::show).put(counter::set).delete(counter::delete))
+        .route("/v1/counters/{name}/add", post(counter::add))
         .route("/v1/cluster", get(cluster::show))
         .route("/v1/members", get(cluster::list).post(cluster::add))
         .route("/v1/members/{id}", get(cluster::member).delete(cluster::remove))

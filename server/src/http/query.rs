@@ -97,6 +97,15 @@ impl Query {
     }
 
     /// # Errors
+    /// Not a decimal number, perhaps with a minus, in the range.
+    pub fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Answer<Option<i64>> {
+        let Some(bytes) = self.take(name) else { return Ok(None) };
+        integer(&bytes).filter(|number| range.contains(number)).map(Some).ok_or_else(|| {
+            bad_query(name, format!("a whole number min={} max={}", range.start(), range.end()))
+        })
+    }
+
+    /// # Errors
     /// Not a duration in the range.
     pub fn span(&mut self, name: &str, range: RangeInclusive<Span>) -> Answer<Option<Span>> {
         let Some(text) = self.text(name)? else { return Ok(None) };
@@ -166,6 +175,15 @@ pub fn number(text: &[u8], range: &RangeInclusive<u64>) -> Option<u64> {
     range.contains(&number).then_some(number)
 }
 
+/// Decimal digits, perhaps behind a minus: no plus, no space.
+pub fn integer(text: &[u8]) -> Option<i64> {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 fn out_of_range(name: &str, range: &RangeInclusive<u64>) -> Refused {
     bad_query(name, format!("a whole number min={} max={}", range.start(), range.end()))
 }
@@ -217,6 +235,7 @@ mod tests {
         assert_eq!(query.text("b").unwrap().as_deref(), Some("x y+"));
         assert_eq!(query.flag("keep").unwrap(), Some(true));
         assert_eq!(query.number("limit", 1..=7).unwrap(), Some(7));
+        assert_eq!(parse("d=-7").unwrap().integer("d", -7..=7).unwrap(), Some(-7));
         assert_eq!(query.text("empty").unwrap().as_deref(), Some(""));
         assert_eq!(query.word("mode", &[("exclusive", 0), ("shared", 1)]).unwrap(), Some(1));
         assert_eq!(query.text("absent").unwrap(), None);
@@ -231,6 +250,11 @@ mod tests {
         assert!(detail(query.number("n", 1..=7)).contains("min=1 max=7 in=query name=n"));
         assert!(detail(query.number("m", 0..=7)).contains("name=m"));
         assert!(detail(query.number("big", 0..=u64::MAX)).contains("name=big"));
+        for bad in ["-8", "+1", "--1", "-", "", "1.0", "9223372036854775808", "0x1"] {
+            let answer =
+                parse(&format!("d={}", bad.replace('+', "%2B"))).unwrap().integer("d", -7..=i64::MAX);
+            assert!(detail(answer).contains("min=-7"), "{bad}");
+        }
         assert!(detail(query.span("t", Span::ZERO..=Span::MAX)).contains("name=t"));
         assert!(detail(query.flag("f")).contains("true or false"));
         assert!(detail(query.text("u")).contains("not UTF-8"));

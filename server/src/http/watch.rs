@@ -89,9 +89,6 @@ pub type Snapshot = Box<dyn Fn(&Store) -> Vec<Vec<u8>> + Send + Sync>;
 /// Appends an event as JSON if it is within the scope.
 pub type Told = Box<dyn Fn(&mut Vec<u8>, &Event) -> bool + Send + Sync>;
 
-/// The objects of a recipe as JSON: one by its name, or those whose names start with a prefix.
-pub type Shown = fn(&Store, Option<&str>, &str) -> Vec<Vec<u8>>;
-
 /// How its snapshot and its events look.
 enum Items {
     Kv,
@@ -109,8 +106,14 @@ impl Scope {
         Self { selection, items: Items::Objects(snapshot, told) }
     }
 
-    /// The objects of a recipe: one, or those whose names start with `prefix`.
-    pub fn recipe(selection: Selection, name: Option<String>, prefix: String, shown: Shown) -> Self {
+    /// The objects of a recipe: one, or those whose names start with `prefix`. `shown` makes them JSON, by the one name
+    /// or the prefix.
+    pub fn recipe(
+        selection: Selection,
+        name: Option<String>,
+        prefix: String,
+        shown: impl Fn(&Store, Option<&str>, &str) -> Vec<Vec<u8>> + Send + Sync + 'static,
+    ) -> Self {
         let (one, start) = (name.clone(), prefix.clone());
         let snapshot: Snapshot = Box::new(move |store| shown(store, one.as_deref(), &start));
         let told: Told = Box::new(move |out, event| {

@@ -195,7 +195,9 @@ impl Talk {
                 && bytes.get(at + 16).is_none_or(|b| !b.is_ascii_alphanumeric());
             let hex = run.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b))
                 && run.iter().any(|b| *b != b'0');
-            if alone && hex {
+            // The greatest number that JSON carries exactly has as many digits as a session id.
+            let number = run == b"9007199254740991" || run == b"9007199254740992";
+            if alone && hex && !number {
                 let id = String::from_utf8(run.to_vec()).unwrap();
                 if !self.sessions.contains(&id) && !id.starts_with("00000000") {
                     self.sessions.push(id);
@@ -234,4 +236,7 @@ macro_rules! conversations {
     };
 }
 
-conversations! { kv kv_lists kv_history txn sessions locks lock_line watch events idempotency browser bad_input operations }
+conversations! {
+    kv kv_lists kv_history txn sessions locks lock_line watch events idempotency browser bad_input operations
+    counters latches
+}
