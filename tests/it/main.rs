@@ -21,4 +21,5 @@ mod sessions_faults;
 mod smuggling;
 mod startup;
 mod tls;
+mod trio;
 mod watch;

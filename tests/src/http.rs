@@ -80,8 +80,16 @@ impl Http {
     /// # Errors
     /// No answer.
     pub async fn stream(&self, method: Method, path: &str) -> Result<Frames> {
+        self.stream_of(method, path, "").await
+    }
+
+    /// The same with a body.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn stream_of(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Result<Frames> {
         let line = format!("{method} {}{path}", self.base);
-        let sent = self.client.request(method, format!("{}{path}", self.base)).send();
+        let sent = self.client.request(method, format!("{}{path}", self.base)).body(body.into()).send();
         let response = tokio::time::timeout(PATIENCE, sent).await.with_context(|| line.clone())??;
         Ok(Frames {
             status: response.status().as_u16(),
