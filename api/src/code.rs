@@ -125,6 +125,7 @@ codes! {
     OutOfRange "out_of_range" 409 AfterReread None "The counter would leave its bounds";
     QueueFull "queue_full" 409 AfterChange None "The queue is full";
     ReceiptStale "receipt_stale" 409 Never None "The receipt is no longer valid";
+    InstanceReplaced "instance_replaced" 409 Never None "The instance was registered anew";
     AlreadyExists "already_exists" 409 AfterReread None "It exists already";
     WouldLoseQuorum "would_lose_quorum" 409 AfterChange None "The change would lose the quorum";
     NotCaughtUp "not_caught_up" 409 AfterChange None "The member has not caught up";
@@ -231,6 +232,7 @@ latch_closed 409 after_reread none
 out_of_range 409 after_reread none
 queue_full 409 after_change none
 receipt_stale 409 never none
+instance_replaced 409 never none
 already_exists 409 after_reread none
 would_lose_quorum 409 after_change none
 not_caught_up 409 after_change none

@@ -14,6 +14,7 @@ mod declared;
 pub mod latch;
 pub mod lock;
 mod names;
+pub mod service;
 mod timer;
 
 use std::sync::Arc;
@@ -107,6 +108,7 @@ macro_rules! recipes {
 // The number is part of the log and disk format: a new recipe takes the next one, and none is ever used again.
 recipes! {
     0 Lock lock;
+    5 Service service;
     7 Latch latch;
     8 Counter counter;
 }

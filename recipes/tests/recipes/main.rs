@@ -10,3 +10,6 @@ mod lock_model;
 mod lock_traps;
 mod lock_words;
 mod script;
+mod service_model;
+mod service_picks;
+mod service_words;

@@ -26,6 +26,7 @@ mod parked;
 mod query;
 mod read;
 mod respond;
+mod service;
 mod session;
 mod turn;
 mod txn;
