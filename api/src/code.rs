@@ -150,6 +150,10 @@ codes! {
     NoHealthyInstance "no_healthy_instance" 503 AfterChange None "No instance is healthy";
     CommitTimeout "commit_timeout" 504 SameRequest Unknown "The outcome was not known in time";
     QuotaExceeded "quota_exceeded" 507 AfterChange None "The storage quota is used up";
+    QueueKindMismatch "queue_kind_mismatch" 409 AfterReread None "The queue is of another kind";
+    QueueNotEmpty "queue_not_empty" 409 AfterChange None "The queue is not empty";
+    NotConsumer "not_consumer" 409 AfterReread None "The session is not the queue's consumer";
+    SessionRequired "session_required" 400 Never None "The queue knows its consumers by their sessions";
 }
 
 impl fmt::Display for Code {
@@ -257,6 +261,10 @@ shutting_down 503 other_node none
 no_healthy_instance 503 after_change none
 commit_timeout 504 same_request unknown
 quota_exceeded 507 after_change none
+queue_kind_mismatch 409 after_reread none
+queue_not_empty 409 after_change none
+not_consumer 409 after_reread none
+session_required 400 never none
 ";
 
     #[test]

@@ -14,6 +14,7 @@ mod declared;
 pub mod latch;
 pub mod lock;
 mod names;
+pub mod queue;
 pub mod service;
 mod timer;
 
@@ -108,6 +109,7 @@ macro_rules! recipes {
 // The number is part of the log and disk format: a new recipe takes the next one, and none is ever used again.
 recipes! {
     0 Lock lock;
+    3 Queue queue;
     5 Service service;
     7 Latch latch;
     8 Counter counter;

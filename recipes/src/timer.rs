@@ -5,8 +5,6 @@
 //! state. They run out in entries of their own, a slice an entry, in this order on every node. A recipe checks what a
 //! timer says against its own state, and clears the timers of what it removes.
 
-#![allow(dead_code, reason = "the first recipe that waits for time is on its way")]
-
 use coracle_store::{Cause, ContentType, Family, Key, Timestamp, Txn, Value, View};
 
 /// First byte of every timer's key.

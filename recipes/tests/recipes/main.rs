@@ -9,6 +9,7 @@ mod latch_words;
 mod lock_model;
 mod lock_traps;
 mod lock_words;
+mod queue_words;
 mod script;
 mod service_model;
 mod service_picks;

@@ -16,11 +16,16 @@ use coracle_store::{
 };
 use datadriven::TestCase;
 
-use crate::{counter_words, latch_words, lock_words, service_words};
+use crate::{counter_words, latch_words, lock_words, queue_words, service_words};
 
 /// Every recipe's words.
-const RECIPES: &[&dyn Speech] =
-    &[&counter_words::Words, &latch_words::Words, &lock_words::Words, &service_words::Words];
+const RECIPES: &[&dyn Speech] = &[
+    &counter_words::Words,
+    &latch_words::Words,
+    &lock_words::Words,
+    &queue_words::Words,
+    &service_words::Words,
+];
 
 /// The words of one recipe. Each answers `None` to what is not its own, without taking an argument.
 pub trait Speech {

@@ -24,6 +24,7 @@ mod objects;
 mod ops;
 mod parked;
 mod query;
+mod queue;
 mod read;
 mod respond;
 mod service;

@@ -1,0 +1,201 @@
+//! Deliveries: how a message gets to its consumer, and what becomes of one that fails.
+
+use coracle_store::limits::HOLDS;
+use coracle_store::{ContentType, Millis, Record, SessionId, Value};
+
+use super::desk::Desk;
+use super::keys::{MessageId, Place, Ticket};
+use super::state::{Body, Flight, Tally, Terms};
+use super::{Backoff, Delivery, FAMILY, RECEIVE_BYTES, decoded, encoded, look, time};
+
+/// A message taken out of the line.
+struct Taken {
+    place: Place,
+    tally: Tally,
+    record: std::sync::Arc<Record>,
+}
+
+/// How a delivery failed.
+#[derive(Default)]
+pub(super) struct Failure<'f> {
+    pub counted: bool,
+    pub delay: Option<Millis>,
+    pub fatal: bool,
+    pub reason: Option<&'f str>,
+}
+
+impl Desk<'_, '_> {
+    /// The first message that may be delivered.
+    pub fn front(&self) -> Option<(Place, Tally)> {
+        if self.config.paused {
+            return None;
+        }
+        let (key, record) = self.txn.view().scan(FAMILY, &self.keys.slot(self.head.front)).next()?;
+        Some((Place::last_of(key)?, decoded(&record.value)))
+    }
+
+    /// Take the first message out of the line, past those whose ttl is over.
+    fn take(&mut self) -> Option<Taken> {
+        loop {
+            let (place, tally) = self.front()?;
+            let record = self.record(place.id).expect("a message that stands somewhere has been sent");
+            let body: Body<'_> = decoded(&record.value);
+            if body.expires.is_some_and(|at| at <= self.txn.now()) {
+                self.remove(place.id);
+                continue;
+            }
+            self.delete(&self.keys.ready(place));
+            self.head.ready -= 1;
+            if let Some(group) = body.group {
+                self.occupy(group, None);
+            }
+            return Some(Taken { place, tally, record });
+        }
+    }
+
+    /// Deliver up to `terms.max` messages; the session must be alive.
+    pub fn deliver(
+        &mut self,
+        terms: Terms,
+        session: Option<SessionId>,
+        ticket: Option<Ticket>,
+    ) -> Vec<Delivery> {
+        let mut deliveries = Vec::new();
+        let mut bytes = 0;
+        let bound = if terms.bound { session } else { None };
+        // What waits to be collected hangs on one key, however much it is.
+        let mut room = match bound.filter(|_| ticket.is_none()) {
+            Some(id) => HOLDS.saturating_sub(self.txn.view().attached(id).take(HOLDS).count()),
+            None => usize::MAX,
+        };
+        while deliveries.len() < terms.max as usize && bytes < RECEIVE_BYTES && room > 0 {
+            let Some(Taken { place, mut tally, record }) = self.take() else { break };
+            room -= 1;
+            tally.deliveries = tally.deliveries.saturating_add(1);
+            let flight = Flight {
+                tally,
+                delivery: self.txn.revision(),
+                since: self.txn.now(),
+                until: None,
+                session: bound,
+                ticket,
+                place,
+            };
+            self.head.in_flight += 1;
+            let delivery = if ticket.is_some() {
+                self.fly(&flight);
+                delivery(&flight, &record)
+            } else {
+                self.depart(flight, terms, &record)
+            };
+            bytes += delivery.value.len();
+            deliveries.push(delivery);
+        }
+        deliveries
+    }
+
+    /// The consumer has it now: its visibility runs, or it is gone at once.
+    pub fn depart(&mut self, mut flight: Flight, terms: Terms, record: &Record) -> Delivery {
+        flight.ticket = None;
+        flight.since = self.txn.now();
+        let id = flight.place.id;
+        if terms.at_most_once {
+            self.fly(&flight);
+            self.remove(id);
+            return delivery(&flight, record);
+        }
+        let visibility = terms.visibility.or(flight.session.is_none().then_some(self.config.visibility));
+        flight.until = visibility.map(|span| self.txn.now().after(span));
+        if let Some(until) = flight.until {
+            time::set_visibility(self.txn, &self.name, id, until);
+        }
+        self.fly(&flight);
+        delivery(&flight, record)
+    }
+
+    /// Write a delivery. One that is not collected yet hangs on its parcel, not on the session.
+    pub fn fly(&mut self, flight: &Flight) {
+        let session = flight.session.filter(|_| flight.ticket.is_none());
+        self.txn.put(self.keys.flight(flight.place.id), encoded(flight), ContentType::Binary, session);
+    }
+
+    pub fn flight(&self, id: MessageId) -> Option<Flight> {
+        self.txn.get(&self.keys.flight(id)).map(|record| decoded(&record.value))
+    }
+
+    /// End a delivery without settling what becomes of the message.
+    pub fn land(&mut self, flight: &Flight) {
+        if let Some(until) = flight.until {
+            time::clear_visibility(self.txn, &self.name, flight.place.id, until);
+        }
+        // A session that ended has taken the key with it.
+        self.delete(&self.keys.flight(flight.place.id));
+        self.head.in_flight -= 1;
+    }
+
+    /// A delivery that failed, its flight ended: the message returns to its place, waits a while, or dies.
+    pub fn fail(&mut self, flight: Flight, failure: &Failure<'_>) {
+        self.land(&flight);
+        let (id, mut tally) = (flight.place.id, flight.tally);
+        let Some(record) = self.record(id) else { return };
+        let body: Body<'_> = decoded(&record.value);
+        if !failure.counted {
+            tally.deliveries = tally.deliveries.saturating_sub(1);
+        }
+        if let Some(reason) = failure.reason.filter(|reason| !reason.is_empty()) {
+            tally.reason = Some(reason.into());
+        }
+        let most = self.config.max_deliveries;
+        // A dead letter has nowhere to go.
+        let mortal = look::dead_letter(&self.config, &self.name).is_some();
+        if body.expires.is_some_and(|at| at <= self.txn.now()) {
+            self.forget(id, &body);
+            self.vacate(&body);
+        } else if mortal && failure.fatal {
+            self.bury(id, &record, &tally, "fatal");
+            self.vacate(&body);
+        } else if mortal && failure.counted && most > 0 && tally.deliveries >= most {
+            self.bury(id, &record, &tally, "max_deliveries");
+            self.vacate(&body);
+        } else {
+            let backoff = || self.config.backoff.filter(|_| failure.counted);
+            let delay = failure.delay.or_else(|| backoff().map(|backoff| backoff.after(tally.deliveries)));
+            match delay.filter(|delay| delay.0 > 0) {
+                Some(delay) => self.delay(id, tally, self.txn.now().after(delay), true),
+                None => self.stand_again(id, &body, &tally),
+            }
+        }
+    }
+}
+
+impl Backoff {
+    /// After so many failed deliveries.
+    fn after(&self, deliveries: u32) -> Millis {
+        let mut span = self.min.0;
+        for _ in 1..deliveries {
+            if span >= self.max.0 || self.factor <= 1 {
+                break;
+            }
+            span = span.saturating_mul(u64::from(self.factor));
+        }
+        Millis(span.min(self.max.0))
+    }
+}
+
+/// A delivery as its consumer gets it.
+fn delivery(flight: &Flight, record: &Record) -> Delivery {
+    let body: Body<'_> = decoded(&record.value);
+    Delivery {
+        id: flight.place.id,
+        delivery: flight.delivery,
+        deliveries: flight.tally.deliveries,
+        sent: body.sent,
+        priority: body.priority,
+        group: body.group.map(Into::into),
+        headers: body.headers,
+        value: Value::from(body.value),
+        content_type: record.content_type.clone(),
+        until: flight.until,
+        death: body.death,
+    }
+}

@@ -1,0 +1,286 @@
+//! Where everything of a queue is: one subspace a kind of thing, in the order that matters.
+
+use std::fmt;
+use std::str::FromStr;
+
+use coracle_store::{Key, Revision};
+use minicbor::{Decode, Encode};
+
+use super::FAMILY;
+use crate::names;
+
+/// A message, for as long as it is in this queue: the revision of the send, and its number in that entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct MessageId {
+    #[n(0)]
+    pub revision: Revision,
+    #[n(1)]
+    pub number: u32,
+}
+
+/// A receiver in line: the revision of its arrival, and its number in that entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Ticket {
+    #[n(0)]
+    pub revision: Revision,
+    #[n(1)]
+    pub number: u32,
+}
+
+/// Where a ready message stands: the generation's slot, then the order of priorities, then the order of sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub(super) struct Place {
+    /// Always 0 but in a barrier queue.
+    #[n(0)]
+    pub slot: u64,
+    #[n(1)]
+    pub order: u8,
+    #[n(2)]
+    pub id: MessageId,
+}
+
+/// One queue, by what its keys begin with: family byte and name.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: Vec<u8>,
+}
+
+/// What a key of a queue is, from the byte after the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Head,
+    Config,
+    Body(MessageId),
+    Ready(Place),
+    Blocked,
+    Occupied,
+    Delayed(MessageId),
+    Flight(MessageId),
+    Waiter,
+    Parcel(Ticket),
+    Active,
+    Dedup,
+    /// The bookkeeping of a barrier queue: see `barrier`.
+    Generation(u64),
+    Barrier,
+}
+
+const HEAD: u8 = b'h';
+const CONFIG: u8 = b'c';
+const BODY: u8 = b'b';
+const READY: u8 = b'r';
+const BLOCKED: u8 = b'g';
+const OCCUPIED: u8 = b'o';
+const DELAYED: u8 = b'd';
+const FLIGHT: u8 = b'f';
+const WAITER: u8 = b'w';
+const PARCEL: u8 = b'p';
+const ACTIVE: u8 = b'k';
+const DEDUP: u8 = b'u';
+const GENERATION: u8 = b'n';
+const PRESENT: u8 = b'y';
+const DECLARED: u8 = b'e';
+const HOLES: u8 = b'x';
+
+impl Keys {
+    pub fn new(name: &str) -> Self {
+        Self { prefix: [&[FAMILY.0][..], &names::closed(name)].concat() }
+    }
+
+    /// The queue a key belongs to, and what the key is.
+    pub fn of(key: &Key) -> Option<(String, Part)> {
+        let (name, rest) = names::split(key.name())?;
+        let (part, rest) = rest.split_first()?;
+        let part = match *part {
+            HEAD => Part::Head,
+            CONFIG => Part::Config,
+            BODY => Part::Body(MessageId::from_bytes(rest)?),
+            READY => Part::Ready(Place::from_bytes(rest)?),
+            BLOCKED => Part::Blocked,
+            OCCUPIED => Part::Occupied,
+            DELAYED => Part::Delayed(MessageId::from_bytes(rest)?),
+            FLIGHT => Part::Flight(MessageId::from_bytes(rest)?),
+            WAITER => Part::Waiter,
+            PARCEL => Part::Parcel(Ticket::from_bytes(rest)?),
+            ACTIVE => Part::Active,
+            DEDUP => Part::Dedup,
+            GENERATION => Part::Generation(u64::from_be_bytes(*rest.first_chunk()?)),
+            PRESENT | DECLARED | HOLES => Part::Barrier,
+            _ => return None,
+        };
+        Some((name, part))
+    }
+
+    /// What all its keys begin with, family byte first.
+    pub fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    pub fn head(&self) -> Key {
+        self.key(HEAD, &[])
+    }
+    pub fn config(&self) -> Key {
+        self.key(CONFIG, &[])
+    }
+    pub fn active(&self) -> Key {
+        self.key(ACTIVE, &[])
+    }
+    pub fn body(&self, id: MessageId) -> Key {
+        self.key(BODY, &[&id.bytes()])
+    }
+    pub fn bodies(&self) -> Vec<u8> {
+        self.scanned(BODY, &[])
+    }
+    pub fn ready(&self, place: Place) -> Key {
+        self.key(READY, &[&place.bytes()])
+    }
+    pub fn all_ready(&self) -> Vec<u8> {
+        self.scanned(READY, &[])
+    }
+    /// Ready messages of one generation.
+    pub fn slot(&self, slot: u64) -> Vec<u8> {
+        self.scanned(READY, &[&slot.to_be_bytes()])
+    }
+    /// Ready messages of one priority.
+    pub fn order(&self, slot: u64, order: u8) -> Vec<u8> {
+        self.scanned(READY, &[&slot.to_be_bytes(), &[order]])
+    }
+    /// A message behind another of its group.
+    pub fn blocked(&self, group: &str, place: Place) -> Key {
+        self.key(BLOCKED, &[&names::closed(group), &place.bytes()])
+    }
+    pub fn all_blocked(&self) -> Vec<u8> {
+        self.scanned(BLOCKED, &[])
+    }
+    pub fn blocked_of(&self, group: &str) -> Vec<u8> {
+        self.scanned(BLOCKED, &[&names::closed(group)])
+    }
+    /// Who stands for a group.
+    pub fn occupied(&self, group: &str) -> Key {
+        self.key(OCCUPIED, &[&names::closed(group)])
+    }
+    pub fn delayed(&self, id: MessageId) -> Key {
+        self.key(DELAYED, &[&id.bytes()])
+    }
+    pub fn all_delayed(&self) -> Vec<u8> {
+        self.scanned(DELAYED, &[])
+    }
+    pub fn flight(&self, id: MessageId) -> Key {
+        self.key(FLIGHT, &[&id.bytes()])
+    }
+    pub fn flights(&self) -> Vec<u8> {
+        self.scanned(FLIGHT, &[])
+    }
+    /// The beginning of the flights' keys, family byte first.
+    pub fn flights_whole(&self) -> Vec<u8> {
+        [&self.prefix[..], &[FLIGHT]].concat()
+    }
+    pub fn waiter(&self, ticket: Ticket) -> Key {
+        self.key(WAITER, &[&ticket.bytes()])
+    }
+    pub fn waiters(&self) -> Vec<u8> {
+        self.scanned(WAITER, &[])
+    }
+    /// The beginning of the waiters' keys, family byte first.
+    pub fn waiters_whole(&self) -> Vec<u8> {
+        [&self.prefix[..], &[WAITER]].concat()
+    }
+    pub fn parcel(&self, ticket: Ticket) -> Key {
+        self.key(PARCEL, &[&ticket.bytes()])
+    }
+    pub fn dedup(&self, id: &str) -> Key {
+        self.key(DEDUP, &[&names::closed(id)])
+    }
+    fn key(&self, part: u8, rest: &[&[u8]]) -> Key {
+        Key::new(FAMILY, &self.scanned(part, rest))
+    }
+
+    /// Without the family byte, as `View::scan` takes it.
+    fn scanned(&self, part: u8, rest: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.prefix.len() + 32);
+        bytes.extend_from_slice(&self.prefix[1..]);
+        bytes.push(part);
+        for more in rest {
+            bytes.extend_from_slice(more);
+        }
+        bytes
+    }
+}
+
+impl MessageId {
+    pub(super) fn bytes(self) -> [u8; 12] {
+        twelve(self.revision, self.number)
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (revision, number) = halves(bytes)?;
+        Some(Self { revision, number })
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.revision, self.number)
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = ();
+
+    /// Two plain decimal numbers, such as `812-0`.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (revision, number) = text.split_once('-').ok_or(())?;
+        let id = Self {
+            revision: Revision(revision.parse().map_err(|_| ())?),
+            number: number.parse().map_err(|_| ())?,
+        };
+        // One spelling each: no signs, no leading zeros.
+        if id.to_string() == text { Ok(id) } else { Err(()) }
+    }
+}
+
+impl Ticket {
+    fn bytes(self) -> [u8; 12] {
+        twelve(self.revision, self.number)
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (revision, number) = halves(bytes)?;
+        Some(Self { revision, number })
+    }
+}
+
+impl Place {
+    fn bytes(self) -> [u8; 21] {
+        let mut bytes = [0; 21];
+        bytes[..8].copy_from_slice(&self.slot.to_be_bytes());
+        bytes[8] = self.order;
+        bytes[9..].copy_from_slice(&self.id.bytes());
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (slot, rest) = bytes.split_first_chunk()?;
+        let (order, rest) = rest.split_first()?;
+        Some(Self { slot: u64::from_be_bytes(*slot), order: *order, id: MessageId::from_bytes(rest)? })
+    }
+
+    /// From the end of a key.
+    pub(super) fn last_of(key: &Key) -> Option<Self> {
+        let bytes = key.as_bytes();
+        Self::from_bytes(&bytes[bytes.len().checked_sub(21)?..])
+    }
+}
+
+fn twelve(revision: Revision, number: u32) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[..8].copy_from_slice(&revision.0.to_be_bytes());
+    bytes[8..].copy_from_slice(&number.to_be_bytes());
+    bytes
+}
+
+fn halves(bytes: &[u8]) -> Option<(Revision, u32)> {
+    let (revision, rest) = bytes.split_first_chunk()?;
+    let number: [u8; 4] = rest.try_into().ok()?;
+    Some((Revision(u64::from_be_bytes(*revision)), u32::from_be_bytes(number)))
+}

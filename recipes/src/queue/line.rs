@@ -1,0 +1,88 @@
+//! The line of receivers: whoever has waited longest gets what is ready.
+
+use coracle_store::{ContentType, Key, SessionId, Value};
+
+use super::delivery::Failure;
+use super::desk::Desk;
+use super::keys::Ticket;
+use super::state::{Flight, Parcel, Waiter};
+use super::{FAMILY, decoded, encoded};
+
+impl Desk<'_, '_> {
+    /// Give what is ready to those who wait, in the order of their arrival.
+    pub fn assign(&mut self) {
+        self.find_active();
+        while self.head.waiting > 0 && self.front().is_some() {
+            let Some((key, waiter)) = self.next_waiter() else { break };
+            let Some(ticket) = Ticket::from_bytes(&key.as_bytes()[self.keys.waiters_whole().len()..]) else {
+                break;
+            };
+            let delivered = self.deliver(waiter.terms, Some(waiter.session), Some(ticket));
+            // Nothing but expired messages.
+            if delivered.is_empty() {
+                break;
+            }
+            self.delete(&key);
+            self.head.waiting -= 1;
+            let messages = delivered.iter().map(|delivery| delivery.id).collect();
+            let session = waiter.session;
+            let parcel = encoded(Parcel { waiter, messages });
+            self.txn.put(self.keys.parcel(ticket), parcel, ContentType::Binary, Some(session));
+        }
+    }
+
+    fn next_waiter(&self) -> Option<(Key, Waiter)> {
+        let view = self.txn.view();
+        let key = if self.config.single_active {
+            view.attached_under(self.active()?, &self.keys.waiters_whole()).next()?
+        } else {
+            view.scan(FAMILY, &self.keys.waiters()).next()?.0
+        };
+        Some((key.clone(), decoded(&view.get(key)?.value)))
+    }
+
+    /// The queue's one consumer.
+    pub fn active(&self) -> Option<SessionId> {
+        self.txn.get(&self.keys.active())?.session
+    }
+
+    pub fn activate(&mut self, session: SessionId) {
+        if self.active() == Some(session) {
+            return;
+        }
+        let none = Value::from(&[][..]);
+        self.txn.put(self.keys.active(), none, ContentType::Binary, Some(session));
+    }
+
+    /// Somebody waits and nobody consumes: the first in line begins.
+    fn find_active(&mut self) {
+        if self.config.single_active && self.head.waiting > 0 && self.active().is_none() {
+            let first = self.txn.view().scan(FAMILY, &self.keys.waiters()).next();
+            if let Some(session) = first.and_then(|(_, record)| record.session) {
+                self.activate(session);
+            }
+        }
+    }
+
+    /// The one consumer let a message time out: all that it has returns, and the first of another session in line
+    /// takes over. Without another it stays. (`RabbitMQ` #17317: there the queue stood still for good.)
+    pub fn depose(&mut self, session: SessionId) {
+        let mut flights = Vec::new();
+        let mut next = None;
+        let view = self.txn.view();
+        for key in view.attached_under(session, &self.keys.flights_whole()) {
+            flights.extend(view.get(key).map(|record| decoded::<Flight>(&record.value)));
+        }
+        for (_, record) in view.scan(FAMILY, &self.keys.waiters()) {
+            if record.session != Some(session) {
+                next = record.session;
+                break;
+            }
+        }
+        let Some(next) = next else { return };
+        for flight in flights {
+            self.fail(flight, &Failure::default());
+        }
+        self.activate(next);
+    }
+}

@@ -1,0 +1,271 @@
+//! Looking at queues: how they are configured, what is in them, who waits.
+
+use coracle_store::{ContentType, Key, Record, Revision, SessionId, Timestamp, Value, View};
+
+use super::keys::{Keys, MessageId, Place};
+use super::state::{Body, Delayed, Flight, Head, Tally, Terms, Waiter};
+use super::{Config, DEAD, Death, FAMILY, Header, Ticket, decoded};
+
+/// Where a receiver that waits is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    Waiting,
+    /// Something is assigned: collect it.
+    Assigned,
+    /// Collected, given up, or gone with its session.
+    Gone,
+}
+
+/// A queue, in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statistics {
+    /// In force.
+    pub config: Config,
+    pub configured: bool,
+    pub ready: u64,
+    /// Behind another of their group.
+    pub blocked: u64,
+    pub delayed: u64,
+    pub in_flight: u64,
+    /// Items of a barrier queue whose generation is not delivered yet.
+    pub held: u64,
+    /// Dead letters of this queue.
+    pub dead: u64,
+    /// Where they are; a queue of dead letters has none.
+    pub dead_letter: Option<String>,
+    /// Of the values.
+    pub bytes: u64,
+    /// Receivers in line.
+    pub waiting: u64,
+    /// When the oldest message that is still there was sent.
+    pub oldest: Option<Timestamp>,
+    /// The one consumer of a queue with `single_active`.
+    pub active: Option<SessionId>,
+}
+
+/// A receiver in line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consumer {
+    pub ticket: Ticket,
+    pub session: SessionId,
+    pub terms: Terms,
+    pub since: Timestamp,
+}
+
+/// Messages in one state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Ready,
+    Blocked,
+    Delayed,
+    InFlight,
+}
+
+/// Which messages to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Messages {
+    /// In the order of delivery (ready), of the sends (all, delayed, in flight), or by group (blocked).
+    pub state: Option<State>,
+    /// Behind this position, as [`Item::position`] gave it.
+    pub after: Option<Vec<u8>>,
+    pub limit: usize,
+}
+
+/// A message at rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    pub id: MessageId,
+    pub standing: Standing,
+    /// Deliveries that count.
+    pub deliveries: u32,
+    /// Why the last one failed.
+    pub reason: Option<Box<str>>,
+    pub sent: Timestamp,
+    pub expires: Option<Timestamp>,
+    pub priority: u8,
+    pub group: Option<Box<str>>,
+    pub headers: Vec<Header>,
+    pub value: Value,
+    pub content_type: ContentType,
+    pub death: Option<Death>,
+    /// For the next page.
+    pub position: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    Ready,
+    Blocked,
+    Delayed {
+        until: Timestamp,
+        /// It was delivered before.
+        retry: bool,
+    },
+    InFlight {
+        since: Timestamp,
+        until: Option<Timestamp>,
+        session: Option<SessionId>,
+        delivery: Revision,
+        /// Assigned to a receiver that has not answered yet.
+        assigned: bool,
+    },
+}
+
+/// The configuration of a queue that nobody configured.
+pub(super) fn plain(name: &str) -> Config {
+    let mut config = Config::default();
+    if name.ends_with(DEAD) {
+        config.max_deliveries = 0;
+    }
+    config
+}
+
+pub(super) fn config(view: View<'_>, keys: &Keys, name: &str) -> Config {
+    view.get(&keys.config()).map_or_else(|| plain(name), |record| decoded(&record.value))
+}
+
+/// Where its dead letters go. Dead letters die no more, unless they are told where.
+pub(super) fn dead_letter(config: &Config, name: &str) -> Option<String> {
+    match &config.dead_letter {
+        Some(named) => Some(named.to_string()),
+        None if name.ends_with(DEAD) => None,
+        None => Some(format!("{name}{DEAD}")),
+    }
+}
+
+pub(super) fn turn(view: View<'_>, queue: &str, ticket: Ticket) -> Turn {
+    let keys = Keys::new(queue);
+    if view.get(&keys.parcel(ticket)).is_some() {
+        Turn::Assigned
+    } else if view.get(&keys.waiter(ticket)).is_some() {
+        Turn::Waiting
+    } else {
+        Turn::Gone
+    }
+}
+
+fn head(view: View<'_>, keys: &Keys) -> Option<Head> {
+    view.get(&keys.head()).map(|record| decoded(&record.value))
+}
+
+pub(super) fn statistics(view: View<'_>, queue: &str) -> Option<Statistics> {
+    let keys = Keys::new(queue);
+    let configured = view.get(&keys.config()).is_some();
+    let head = head(view, &keys);
+    if head.is_none() && !configured {
+        return None;
+    }
+    let Head { ready, blocked, delayed, in_flight, held, bytes, waiting, .. } = head.unwrap_or_default();
+    let config = config(view, &keys, queue);
+    let dead_letter = dead_letter(&config, queue);
+    let dead = dead_letter.as_ref().and_then(|dead| self::head(view, &Keys::new(dead)));
+    let oldest = view.scan(FAMILY, &keys.bodies()).next();
+    Some(Statistics {
+        configured,
+        ready,
+        blocked,
+        delayed,
+        in_flight,
+        held,
+        dead: dead.map_or(0, |head| head.length()),
+        dead_letter,
+        bytes,
+        waiting,
+        oldest: oldest.map(|(_, record)| decoded::<Body<'_>>(&record.value).sent),
+        active: view.get(&keys.active()).and_then(|record| record.session),
+        config,
+    })
+}
+
+/// The line of receivers, the first `limit`.
+#[must_use]
+pub fn consumers(view: View<'_>, queue: &str, limit: usize) -> Vec<Consumer> {
+    let keys = Keys::new(queue);
+    let before = keys.waiters_whole().len();
+    let consumer = |(key, record): (&Key, &std::sync::Arc<Record>)| {
+        let Waiter { session, terms, since } = decoded(&record.value);
+        Some(Consumer { ticket: Ticket::from_bytes(&key.as_bytes()[before..])?, session, terms, since })
+    };
+    view.scan(FAMILY, &keys.waiters()).take(limit).filter_map(consumer).collect()
+}
+
+/// One message.
+#[must_use]
+pub fn message(view: View<'_>, queue: &str, id: MessageId) -> Option<Item> {
+    let keys = Keys::new(queue);
+    let record = view.get(&keys.body(id))?;
+    Some(item(view, &keys, id, record, id.bytes().to_vec()))
+}
+
+/// A page of messages. Costs what it answers.
+#[must_use]
+pub fn messages(view: View<'_>, queue: &str, wanted: &Messages) -> Vec<Item> {
+    let keys = Keys::new(queue);
+    let part = match wanted.state {
+        None => keys.bodies(),
+        Some(State::Ready) => keys.slot(head(view, &keys).map_or(0, |head| head.front)),
+        Some(State::Blocked) => keys.all_blocked(),
+        Some(State::Delayed) => keys.all_delayed(),
+        Some(State::InFlight) => keys.flights(),
+    };
+    let whole = Key::new(FAMILY, &part);
+    let start = wanted.after.as_ref().map(|after| [&part[..], after, &[0]].concat());
+    let from = start.map_or_else(|| whole.clone(), |start| Key::new(FAMILY, &start));
+    let within = view.seek(&from).take_while(|(key, _)| key.as_bytes().starts_with(whole.as_bytes()));
+    let mut items = Vec::new();
+    for (key, _) in within.take(wanted.limit) {
+        let position = key.as_bytes()[whole.as_bytes().len()..].to_vec();
+        let id =
+            key.as_bytes().len().checked_sub(12).and_then(|at| MessageId::from_bytes(&key.as_bytes()[at..]));
+        if let Some(id) = id
+            && let Some(record) = view.get(&keys.body(id))
+        {
+            items.push(item(view, &keys, id, record, position));
+        }
+    }
+    items
+}
+
+fn item(view: View<'_>, keys: &Keys, id: MessageId, record: &Record, position: Vec<u8>) -> Item {
+    let body: Body<'_> = decoded(&record.value);
+    let (standing, Tally { deliveries, reason }) = standing(view, keys, id, &body);
+    Item {
+        id,
+        standing,
+        deliveries,
+        reason,
+        sent: body.sent,
+        expires: body.expires,
+        priority: body.priority,
+        group: body.group.map(Into::into),
+        headers: body.headers,
+        value: Value::from(body.value),
+        content_type: record.content_type.clone(),
+        death: body.death,
+        position,
+    }
+}
+
+fn standing(view: View<'_>, keys: &Keys, id: MessageId, body: &Body<'_>) -> (Standing, Tally) {
+    if let Some(record) = view.get(&keys.flight(id)) {
+        let Flight { tally, delivery, since, until, session, ticket, .. } = decoded(&record.value);
+        return (Standing::InFlight { since, until, session, delivery, assigned: ticket.is_some() }, tally);
+    }
+    if let Some(record) = view.get(&keys.delayed(id)) {
+        let Delayed { tally, until, retry } = decoded(&record.value);
+        return (Standing::Delayed { until, retry }, tally);
+    }
+    let place: Place = super::desk::Desk::place(id, body);
+    let tally = |key: &Key| view.get(key).map(|record| decoded::<Tally>(&record.value));
+    if let Some(tally) = tally(&keys.ready(place)) {
+        return (Standing::Ready, tally);
+    }
+    let tally = body.group.and_then(|group| tally(&keys.blocked(group, place)));
+    (Standing::Blocked, tally.unwrap_or_default())
+}
+
+/// Whether a ready message has been delivered before, from the record of its place.
+pub(super) fn was_delivered(record: &Record) -> bool {
+    let tally: Tally = decoded(&record.value);
+    tally.deliveries > 0
+}

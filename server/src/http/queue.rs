@@ -1,0 +1,60 @@
+//! ① Queues.
+
+use coracle_api::{Code, Problem};
+use coracle_recipes::queue::{Kind, Refusal};
+
+/// Why a queue did not do it. The receipts of a refusal name no queue, so they are given as ids.
+pub fn problem(refusal: &Refusal) -> Problem {
+    match refusal {
+        Refusal::Full(length, max) => {
+            let detail = format!("the queue takes no more length={length} max={max}");
+            Problem::new(Code::QueueFull, detail).with("length", length).with("max", max)
+        }
+        Refusal::ReceiptStale(receipt) => {
+            let detail = format!("the delivery is settled, timed out or never was id={}", receipt.id);
+            Problem::new(Code::ReceiptStale, detail)
+                .with("id", receipt.id.to_string())
+                .with("delivery", receipt.delivery.0)
+        }
+        Refusal::MessageNotFound(id) => {
+            Problem::new(Code::MessageNotFound, format!("the queue has no such message id={id}"))
+                .with("id", id.to_string())
+        }
+        Refusal::WrongKind(kind, what) => {
+            let kind = kind_word(*kind);
+            let detail = format!("{what} is not for this kind of queue kind={kind}");
+            Problem::new(Code::QueueKindMismatch, detail).with("kind", kind).with("what", what)
+        }
+        Refusal::SessionRequired => {
+            Problem::new(Code::SessionRequired, "the queue has one consumer, known by its session")
+        }
+        Refusal::TooManyWaiters(max) => {
+            Problem::new(Code::TooManyWaiters, format!("the line is as long as a line may be max={max}"))
+                .with("max", max)
+        }
+        Refusal::NotEmpty(length) => {
+            let detail = format!("the kind changes while the queue is empty length={length}");
+            Problem::new(Code::QueueNotEmpty, detail).with("length", length)
+        }
+        Refusal::TicketGone => Problem::new(
+            Code::SessionExpired,
+            "the receiver has left the line, with its session or by itself",
+        ),
+        Refusal::NotActive(active) => {
+            let active = active.map(|session| session.to_string());
+            let shown = active.as_deref().unwrap_or("none");
+            Problem::new(Code::NotConsumer, format!("the session is not the consumer consumer={shown}"))
+                .with("consumer", active)
+        }
+        Refusal::NotFound => Problem::new(Code::QueueNotFound, "there is nothing of that name"),
+    }
+}
+
+/// As in the wire's words.
+fn kind_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Fifo => "fifo",
+        Kind::Priority => "priority",
+        Kind::Barrier => "barrier",
+    }
+}
