@@ -187,6 +187,14 @@ impl Call {
         Ok(self.edge.node.read_barrier(self.deadline).await?)
     }
 
+    /// Begin to wait: give up the place among the requests worked on, and all that is left of the request. Its text is
+    /// a part of the buffer it was read into.
+    pub fn park(&mut self) {
+        self.admitted = None;
+        (self.uri, self.headers, self.query) = (Uri::default(), HeaderMap::new(), Query::default());
+        self.body = Mutex::default();
+    }
+
     /// Time left until an answer is owed, for work that begins after a wait.
     pub fn fresh_deadline(&self) -> Instant {
         Instant::now() + self.edge.config.request_timeout.as_duration()

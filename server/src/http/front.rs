@@ -1,6 +1,7 @@
 //! ① ⑦ The front door: what every request passes on its way in, and every answer on its way out.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -19,7 +20,7 @@ use super::call::{AdmittedSlot, Call, Front, Peer};
 use super::problem::{Answer, Carried, Refused, retry_after};
 use super::respond::{LEADER, MEMBER, REQUEST_ID, REVISION};
 use super::{json, kv, respond};
-use crate::edge::Edge;
+use crate::edge::{Admitted, Edge};
 
 /// Marks a request whose head gives both a length and a transfer coding.
 #[derive(Clone, Copy)]
@@ -47,7 +48,19 @@ impl Service {
         let ambiguous = request.extensions().get::<Ambiguous>().is_some();
         let mut route = "";
         // Boxed: hyper keeps the place of this future for as long as the connection lives, and most of them are idle.
-        let mut response = sound(&id, Box::pin(self.handle(request, peer, &mut route))).await;
+        let handled: Pin<Box<dyn Future<Output = Response> + Send>> = match self.admitted(&request, &peer) {
+            Err(refused) => Box::pin(async { refused.into_response() }),
+            // The hot path goes around the router; the table there names it all the same.
+            Ok(admitted) if is_kv(request.uri().path()) => {
+                route = "/v1/kv";
+                Box::pin(kv_call(self.edge, request, peer, admitted))
+            }
+            Ok(admitted) => {
+                route = matched(request.uri().path());
+                Box::pin(self.routed(request, peer, admitted))
+            }
+        };
+        let mut response = sound(&id, handled).await;
         // What handled the request is gone by now: one that waits keeps only what its answer needs.
         while let Some(pending) = respond::pending(&mut response) {
             let answered = async { pending.await.into_response() };
@@ -75,28 +88,24 @@ impl Service {
         response
     }
 
-    async fn handle(self, mut request: Request, peer: Arc<Peer>, route: &mut &'static str) -> Response {
-        if let Err(refused) = check(&self.edge, &request, &peer) {
-            return refused.into_response();
-        }
-        let admitted = match self.edge.admit(frees(request.method(), request.uri().path())) {
-            Ok(admitted) => admitted,
-            Err(refused) => return refused.into_response(),
-        };
-        // The hot path goes around the router; the table there names it all the same.
-        if is_kv(request.uri().path()) {
-            *route = "/v1/kv";
-            let answer = match Call::new(self.edge, request, peer, Some(admitted)) {
-                Ok(call) => kv::serve(call).await,
-                Err(refused) => Err(refused),
-            };
-            return answer.into_response();
-        }
+    fn admitted(&self, request: &Request, peer: &Peer) -> Answer<Admitted> {
+        check(&self.edge, request, peer)?;
+        self.edge.admit(frees(request.method(), request.uri().path()))
+    }
+
+    async fn routed(self, mut request: Request, peer: Arc<Peer>, admitted: Admitted) -> Response {
         request.extensions_mut().insert(Front { peer, admitted: AdmittedSlot::new(Some(admitted)) });
-        *route = matched(request.uri().path());
         let Ok(response) = self.routes.oneshot(request).await;
         response
     }
+}
+
+async fn kv_call(edge: Edge, request: Request, peer: Arc<Peer>, admitted: Admitted) -> Response {
+    let answer = match Call::new(edge, request, peer, Some(admitted)) {
+        Ok(call) => kv::serve(call).await,
+        Err(refused) => Err(refused),
+    };
+    answer.into_response()
 }
 
 /// The response, whatever happens.

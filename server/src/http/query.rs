@@ -14,7 +14,7 @@ const PARAMETERS: usize = 64;
 
 /// The query of a URI. Parameters are taken by name; what is left at the end is unknown and refused, so that a
 /// typo is never silent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Query {
     uri: Uri,
     params: Vec<Param>,

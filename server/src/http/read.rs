@@ -127,7 +127,7 @@ impl Call {
             return Ok(found);
         }
         let _place = self.edge.park()?;
-        self.admitted = None;
+        self.park();
         let edge = self.edge.clone();
         while found.0.is_none() {
             tokio::select! {
@@ -194,7 +194,7 @@ impl Call {
             return Ok(None);
         }
         let place = edge.park()?;
-        self.admitted = None;
+        self.park();
         let end = Instant::now() + jittered(poll.wait.as_duration());
         Ok(Some(Quiet { edge, watch, after, end, place }))
     }
