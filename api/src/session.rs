@@ -24,6 +24,8 @@ pub enum SessionState {
     Active,
     /// Two thirds of the ttl passed without a renewal.
     Suspect,
+    /// Alive, but its progress has not moved for its `stall_after`.
+    Stalled,
     Expired,
     #[serde(other)]
     Unknown,
@@ -45,6 +47,9 @@ pub struct SessionCreate {
     /// How long a lock stays closed after this session expired while holding it, 0 to 60 s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock_delay: Option<Span>,
+    /// The session has stalled if its progress does not move for so long: 1 s to 24 h; never if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stall_after: Option<Span>,
 }
 
 /// Answer of `POST /v1/sessions`.
@@ -134,6 +139,11 @@ pub struct Session {
     pub on_expire: OnExpire,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_delay: Option<Span>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall_after: Option<Span>,
+    /// Since when its progress does not move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled_since: Option<Instant>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

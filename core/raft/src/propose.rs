@@ -140,7 +140,7 @@ impl Inner {
         let Ok(command) = Command::decode(command) else { return false };
         match command.action {
             Action::Expire(_) | Action::Compact(_) | Action::Advance => true,
-            Action::Noop | Action::Configure(_) | Action::Transaction(_) => false,
+            Action::Noop | Action::Doubt(..) | Action::Configure(_) | Action::Transaction(_) => false,
             Action::One(operation) => match operation {
                 Operation::Delete(_) | Operation::DeleteRange(_) | Operation::CloseSession(_) => true,
                 Operation::Program(bytes) => self.shared.read().store.program_drains(&bytes),

@@ -76,6 +76,10 @@ impl Entry<'_> {
             Action::One(operation) => self.operate(operation),
             Action::Transaction(transaction) => self.transact(transaction),
             Action::Expire(expiries) => Ok(Outcome::Expired(self.expire(&expiries))),
+            Action::Doubt(missing, renewed) => {
+                self.doubt(&missing, &renewed);
+                Ok(Outcome::None)
+            }
             Action::Compact(target) => {
                 let state = &mut *self.txn.state;
                 state.compact(target);
@@ -86,6 +90,7 @@ impl Entry<'_> {
                 Ok(Outcome::None)
             }
             Action::Advance => {
+                self.stall();
                 self.program.advance(&mut self.txn);
                 Ok(Outcome::None)
             }

@@ -83,12 +83,16 @@ pub enum Action {
     /// Leader duty or operator: replace the replicated settings.
     #[n(5)]
     Configure(#[n(0)] Settings),
-    /// Leader duty: log time has passed something that the program waits for ([`crate::Program::due`]).
+    /// Leader duty: log time has passed something that is waited for ([`crate::Store::due`]).
     #[n(6)]
     Advance,
+    /// Leader duty: these sessions have missed two thirds of their time (each only if its generation is still the one
+    /// named), and these are renewed again.
+    #[n(7)]
+    Doubt(#[n(0)] Vec<Expiry>, #[n(1)] Vec<SessionId>),
 }
 
-/// One session to expire, as the leader last saw it.
+/// One session to expire or to doubt, as the leader last saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Expiry {
     #[n(0)]
@@ -303,6 +307,21 @@ pub struct OpenSession {
     pub meta: Box<str>,
     #[n(4)]
     pub on_expire: OnExpire,
+    /// For so long (at most 60 s) nobody is granted what it held when it expired; for recipes.
+    #[n(5)]
+    pub lock_delay: Option<Millis>,
+    /// It has stalled if its progress does not move for so long; 1 s ..= 24 h.
+    #[n(6)]
+    pub stall_after: Option<Millis>,
+}
+
+impl OpenSession {
+    /// A session with nothing but an id and a time to live.
+    #[must_use]
+    pub fn new(id: SessionId, ttl: Millis) -> Self {
+        let on_expire = OnExpire::default();
+        Self { id, ttl, name: "".into(), meta: "".into(), on_expire, lock_delay: None, stall_after: None }
+    }
 }
 
 /// What the end of a session does to the raw keys attached to it. Claims of recipes are always released.

@@ -16,6 +16,7 @@ mod history;
 mod idempotency;
 pub mod ids;
 pub mod limits;
+mod liveness;
 pub mod load;
 mod mvcc;
 mod operations;

@@ -17,10 +17,14 @@ pub const DELETE_SLICE: usize = 10_000;
 pub const COMPACT_SLICE: usize = 10_000;
 /// Sessions expired by one entry.
 pub const EXPIRE_SLICE: usize = 256;
+/// Sessions found stalled by one entry.
+pub const STALL_SLICE: usize = 256;
 /// Keys and claims removed by one expiry entry; a session is never split, the first is always taken.
 pub const EXPIRE_KEYS: usize = 10_000;
 /// Shortest and longest time to live of a session, in milliseconds.
 pub const TTL_MS: std::ops::RangeInclusive<u64> = 1_000..=86_400_000;
+/// Longest time a lock stays closed after the session that held it expired, in milliseconds.
+pub const LOCK_DELAY_MS: u64 = 60_000;
 /// Keys and claims attached to one session.
 pub const HOLDS: usize = 1_000;
 /// Idempotency records a principal, oldest dropped first.

@@ -9,7 +9,7 @@ use crate::apply::{Entry, answer};
 use crate::command::{Append, Delete, DeleteRange, OpenSession, Operation, Precondition, Put, UpdateSession};
 use crate::ids::{Family, Key, Revision, SessionId, Value};
 use crate::limits::{
-    CONTENT_TYPE_BYTES, DELETE_SLICE, KEY_BYTES, META_BYTES, NAME_BYTES, TTL_MS, VALUE_BYTES,
+    CONTENT_TYPE_BYTES, DELETE_SLICE, KEY_BYTES, LOCK_DELAY_MS, META_BYTES, NAME_BYTES, TTL_MS, VALUE_BYTES,
 };
 use crate::mvcc;
 use crate::record::{Cause, ContentType, Record};
@@ -94,6 +94,14 @@ impl Entry<'_> {
         let session = self.txn.view().session(id).ok_or(Refusal::SessionExpired(id))?;
         let mut session = Session::clone(&session);
         session.generation += 1;
+        // Whoever speaks is alive; and moves, if what is said is new.
+        session.suspect = None;
+        if progress.is_some_and(|_| progress != session.progress)
+            || note.as_ref().is_some_and(|_| note != session.note)
+        {
+            session.stalled = None;
+            session.moved = session.moved.map(|_| self.txn.now());
+        }
         session.progress = progress.or(session.progress);
         session.note = note.or(session.note);
         session.meta = meta.unwrap_or(session.meta);
@@ -197,6 +205,15 @@ pub(crate) fn check_session(open: &OpenSession) -> Result<(), Refusal> {
     if !TTL_MS.contains(&open.ttl.0) {
         let nearest = open.ttl.0.clamp(*TTL_MS.start(), *TTL_MS.end());
         return Err(Refusal::OutOfBounds("ttl".into(), nearest, open.ttl.0));
+    }
+    if let Some(stall_after) = open.stall_after
+        && !TTL_MS.contains(&stall_after.0)
+    {
+        let nearest = stall_after.0.clamp(*TTL_MS.start(), *TTL_MS.end());
+        return Err(Refusal::OutOfBounds("stall_after".into(), nearest, stall_after.0));
+    }
+    if let Some(delay) = open.lock_delay.filter(|delay| delay.0 > LOCK_DELAY_MS) {
+        return Err(Refusal::OutOfBounds("lock_delay".into(), LOCK_DELAY_MS, delay.0));
     }
     bounded("name", open.name.len(), 0..=NAME_BYTES)?;
     bounded("meta", open.meta.len(), 0..=META_BYTES)

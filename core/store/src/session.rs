@@ -44,6 +44,21 @@ pub struct Session {
     /// Opened by `ttl=` on a claim: it lives only for that claim and ends with it.
     #[n(10)]
     pub private: bool,
+    /// For so long nobody is granted what it held when it expired.
+    #[n(11)]
+    pub lock_delay: Option<Millis>,
+    /// It has stalled if its progress does not move for so long.
+    #[n(12)]
+    pub stall_after: Option<Millis>,
+    /// Log time of the newest move of its progress, or of the opening; only kept with `stall_after`.
+    #[n(13)]
+    pub moved: Option<Timestamp>,
+    /// Since when it has stalled: alive but not moving.
+    #[n(14)]
+    pub stalled: Option<Timestamp>,
+    /// Since when it has missed renewals for two thirds of its time.
+    #[n(15)]
+    pub suspect: Option<Timestamp>,
 }
 
 impl Session {
@@ -60,7 +75,18 @@ impl Session {
             progress: None,
             note: None,
             private,
+            lock_delay: open.lock_delay,
+            stall_after: open.stall_after,
+            moved: open.stall_after.map(|_| now),
+            stalled: None,
+            suspect: None,
         }
+    }
+
+    /// When it will have stalled, if nothing moves. Work that is done need not move.
+    pub(crate) fn stalls_at(&self) -> Option<Timestamp> {
+        let at = self.moved?.after(self.stall_after?);
+        (self.stalled.is_none() && self.progress != Some(DONE)).then_some(at)
     }
 
     /// The value of its key.
@@ -83,6 +109,9 @@ pub fn key(id: SessionId) -> Key {
     Key::new(Family::SESSION, &id.0.to_be_bytes())
 }
 
+/// Progress of work that is done.
+const DONE: u8 = 100;
+
 static NOTHING: BTreeSet<Key> = BTreeSet::new();
 
 /// An index over the keys: who lives, and what is attached to whom. Says nothing that the keys do not say.
@@ -90,6 +119,8 @@ static NOTHING: BTreeSet<Key> = BTreeSet::new();
 pub(crate) struct Sessions {
     living: BTreeMap<SessionId, Arc<Session>>,
     attached: BTreeMap<SessionId, BTreeSet<Key>>,
+    /// Those that can stall, by when they will have.
+    stalling: BTreeSet<(Timestamp, SessionId)>,
 }
 
 impl Sessions {
@@ -104,6 +135,11 @@ impl Sessions {
     /// The living sessions with greater ids, in their order.
     pub fn after(&self, id: SessionId) -> impl DoubleEndedIterator<Item = &Arc<Session>> + use<'_> {
         self.living.range((Bound::Excluded(id), Bound::Unbounded)).map(|(_, session)| session)
+    }
+
+    /// The session that stalls next, and when.
+    pub fn next_stall(&self) -> Option<(Timestamp, SessionId)> {
+        self.stalling.first().copied()
     }
 
     /// Keys attached to a session, in key order.
@@ -140,11 +176,17 @@ impl Sessions {
         if key.family() == Family::SESSION {
             let session =
                 |record: &Record| Session::decode(&record.value).expect("only the store writes them");
-            if let Some(record) = record {
-                let session = session(record);
+            if let Some(gone) = previous.map(session) {
+                if let Some(at) = gone.stalls_at() {
+                    self.stalling.remove(&(at, gone.id));
+                }
+                self.living.remove(&gone.id);
+            }
+            if let Some(session) = record.map(session) {
+                if let Some(at) = session.stalls_at() {
+                    self.stalling.insert((at, session.id));
+                }
                 self.living.insert(session.id, Arc::new(session));
-            } else if let Some(previous) = previous {
-                self.living.remove(&session(previous).id);
             }
         }
     }

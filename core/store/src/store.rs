@@ -99,10 +99,12 @@ impl Store {
         self.program.drains(operation)
     }
 
-    /// When the program wants an [`crate::Action::Advance`]: see [`Program::due`].
+    /// When log time has something to do, by an [`crate::Action::Advance`]: a session stalls, or the program wants it
+    /// ([`Program::due`]).
     #[must_use]
     pub fn due(&self) -> Option<Timestamp> {
-        self.program.due(self.view())
+        let stall = self.state.sessions.next_stall().map(|(at, _)| at);
+        stall.into_iter().chain(self.program.due(self.view())).min()
     }
 
     #[must_use]

@@ -191,8 +191,7 @@ impl Model {
 }
 
 fn open(id: u64) -> OpenSession {
-    let (ttl, on_expire) = (Millis(10_000), OnExpire::Release);
-    OpenSession { id: SessionId(id), ttl, name: "".into(), meta: "".into(), on_expire }
+    OpenSession { on_expire: OnExpire::Release, ..OpenSession::new(SessionId(id), Millis(10_000)) }
 }
 
 fn action(step: &Step, store: &Store) -> Action {

@@ -30,8 +30,7 @@ fn refused(result: Result<Outcome, StoreRefusal>) -> lock::Refusal {
 }
 
 fn open(id: u64) -> OpenSession {
-    let (ttl, on_expire) = (Millis(10_000), OnExpire::Release);
-    OpenSession { id: SessionId(id), ttl, name: "".into(), meta: "".into(), on_expire }
+    OpenSession { on_expire: OnExpire::Release, ..OpenSession::new(SessionId(id), Millis(10_000)) }
 }
 
 fn acquire(lock: &str, attach: Attach, mode: Mode) -> Operation {

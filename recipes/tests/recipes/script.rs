@@ -200,11 +200,9 @@ impl Script {
 
     pub fn open(&mut self, name: &str) -> OpenSession {
         OpenSession {
-            id: self.id(name),
-            ttl: Millis(10_000),
             name: name.into(),
-            meta: "".into(),
             on_expire: OnExpire::Release,
+            ..OpenSession::new(self.id(name), Millis(10_000))
         }
     }
 

@@ -293,8 +293,7 @@ fn description() -> Description {
 }
 
 fn open(id: u64) -> OpenSession {
-    let on_expire = OnExpire::Release;
-    OpenSession { id: SessionId(id), ttl: TTL, name: "".into(), meta: "".into(), on_expire }
+    OpenSession { on_expire: OnExpire::Release, ..OpenSession::new(SessionId(id), TTL) }
 }
 
 fn action(step: &Step, model: &Model) -> Action {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::{Code, Problem, Span};
-use coracle_store::command::{Append, Attach, Delete, OnExpire, OpenSession, Precondition, Put};
+use coracle_store::command::{Append, Attach, Delete, OpenSession, Precondition, Put};
 use coracle_store::{Family, Key, Millis, Operation, Outcome, Record, Revision, Selection, Value, limits};
 use http::{Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
@@ -209,13 +209,7 @@ impl Ephemeral {
     /// A private session, opened with what it is for.
     pub fn private(ttl: Span, hold: Option<hold::Hold>) -> Self {
         let id = draw_session();
-        let open = OpenSession {
-            id,
-            ttl: Millis(ttl.as_millis()),
-            name: "".into(),
-            meta: "".into(),
-            on_expire: OnExpire::Delete,
-        };
+        let open = OpenSession::new(id, Millis(ttl.as_millis()));
         Self { attach: Attach::Private(open), private: Some((id, ttl)), hold }
     }
 }

@@ -1,6 +1,7 @@
 //! ① Sessions: open, renew, hold, close, look.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use axum::response::Response;
@@ -30,15 +31,10 @@ pub async fn open(mut call: Call) -> Answer {
     let ttl = match (call.query.span("ttl", kv::ttl_range())?, body.ttl) {
         (Some(_), Some(_)) => return Err(bad_query("ttl", "given in the body too")),
         (Some(ttl), None) => ttl,
-        (None, Some(ttl)) if !kv::ttl_range().contains(&ttl) => {
-            let range = kv::ttl_range();
-            return Err(bad_body(format!(
-                "ttl out of range min={} max={} actual={ttl}",
-                range.start(),
-                range.end()
-            )));
+        (None, ttl) => {
+            within("ttl", ttl, kv::ttl_range())?;
+            ttl.unwrap_or(kv::TTL_DEFAULT)
         }
-        (None, ttl) => ttl.unwrap_or(kv::TTL_DEFAULT),
     };
     let name = match (call.query.text("name")?, body.name) {
         (Some(_), Some(_)) => return Err(bad_query("name", "given in the body too")),
@@ -47,9 +43,8 @@ pub async fn open(mut call: Call) -> Answer {
     if !name.is_empty() {
         check_name(&name).map_err(|detail| bad_body(format!("name: {detail}")))?;
     }
-    if body.lock_delay.is_some_and(|delay| !delay.is_zero()) {
-        return Err(Problem::new(Code::NotImplemented, "lock_delay is not there yet").into());
-    }
+    within("stall_after", body.stall_after, kv::ttl_range())?;
+    within("lock_delay", body.lock_delay, Span::ZERO..=Span::from_millis_saturating(limits::LOCK_DELAY_MS))?;
     let asked = call.query.flag("hold")?.unwrap_or(false);
     let on_disconnect = call.query.word("on_disconnect", &[("grace", false), ("expire", true)])?;
     if on_disconnect.is_some() && !asked {
@@ -66,6 +61,8 @@ pub async fn open(mut call: Call) -> Answer {
             Some(api::OnExpire::Release) => OnExpire::Release,
             Some(api::OnExpire::Delete) | None => OnExpire::Delete,
         },
+        lock_delay: body.lock_delay.filter(|delay| !delay.is_zero()).map(|delay| Millis(delay.as_millis())),
+        stall_after: body.stall_after.map(|after| Millis(after.as_millis())),
     };
     let mutation = call.mutation(&bytes)?;
     let (revision, replayed, outcome) = outcome(call.propose(mutation, Operation::OpenSession(open)).await?)?;
@@ -80,6 +77,17 @@ pub async fn open(mut call: Call) -> Answer {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(respond::replayed(response, replayed))
+}
+
+/// A duration of the body, within its bounds if it is given.
+fn within(name: &str, span: Option<Span>, range: RangeInclusive<Span>) -> Answer<()> {
+    match span.filter(|span| !range.contains(span)) {
+        None => Ok(()),
+        Some(span) => {
+            let (min, max) = (range.start(), range.end());
+            Err(bad_body(format!("{name} out of range min={min} max={max} actual={span}")))
+        }
+    }
 }
 
 fn meta_text(meta: &BTreeMap<String, String>) -> Answer<Box<str>> {
@@ -257,14 +265,16 @@ fn shown(view: View<'_>, session: &Session) -> api::Session {
     api::Session {
         id: wire::session(session.id),
         name: wire::optional(&session.name),
-        state: api::SessionState::Active,
+        state: wire::session_state(session),
         ttl: Span::from_millis_saturating(session.ttl.0),
         valid_for: None,
         on_expire: match session.on_expire {
             OnExpire::Delete => api::OnExpire::Delete,
             OnExpire::Release => api::OnExpire::Release,
         },
-        lock_delay: None,
+        lock_delay: session.lock_delay.map(|delay| Span::from_millis_saturating(delay.0)),
+        stall_after: session.stall_after.map(|after| Span::from_millis_saturating(after.0)),
+        stalled_since: session.stalled.map(|since| api::Instant::from_unix_ms(since.0)),
         meta: serde_json::from_str(&session.meta).unwrap_or_default(),
         progress: session
             .progress
@@ -280,8 +290,14 @@ fn shown(view: View<'_>, session: &Session) -> api::Session {
 /// Add how long the session is good for, as the leader counts it.
 fn with_validity(session: &mut api::Session, left: Option<Duration>) {
     session.valid_for = left.map(Span::from);
-    if left.is_some_and(|left| left < session.ttl.as_duration() / 3) {
-        session.state = api::SessionState::Suspect;
+    match left {
+        Some(left) if left < session.ttl.as_duration() / 3 => session.state = api::SessionState::Suspect,
+        // The log does not know of the renewal yet.
+        Some(_) if session.state == api::SessionState::Suspect => {
+            let stalled = session.stalled_since.is_some();
+            session.state = if stalled { api::SessionState::Stalled } else { api::SessionState::Active };
+        }
+        Some(_) | None => {}
     }
 }
 

@@ -2,7 +2,7 @@
 
 use coracle_api as api;
 use coracle_recipes::lock::Mode;
-use coracle_store::{Cause, Key, SessionId};
+use coracle_store::{Cause, Key, Session, SessionId};
 
 /// The name of a KV key as JSON text or, if it is not UTF-8, in percent-encoding.
 pub fn key_text(key: &Key) -> String {
@@ -41,5 +41,16 @@ pub fn cause(cause: Cause) -> Option<&'static str> {
         Cause::SessionExpired => Some("session_expired"),
         Cause::SessionClosed => Some("session_closed"),
         Cause::Broken => Some("broken"),
+    }
+}
+
+/// How a living session is, as far as the log knows.
+pub fn session_state(session: &Session) -> api::SessionState {
+    if session.suspect.is_some() {
+        api::SessionState::Suspect
+    } else if session.stalled.is_some() {
+        api::SessionState::Stalled
+    } else {
+        api::SessionState::Active
     }
 }

@@ -11,7 +11,7 @@ use coracle_store::{
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::deadlines::Deadlines;
+use super::deadlines::{Deadlines, Due};
 use crate::inner::Inner;
 use crate::types::{CommittedLeaderId, Payload, Respond, WriteResult};
 
@@ -54,11 +54,16 @@ async fn reign(node: &Arc<Inner>, term: CommittedLeaderId) {
             _ = watch.changed() => seen = follow(node, seen),
             _ = tick.tick() => {
                 let due = node.deadlines().as_mut().map(|table| table.due(Instant::now(), limits::EXPIRE_SLICE));
-                if let Some(due) = due.filter(|due| !due.is_empty()) {
-                    if due.len() == limits::EXPIRE_SLICE {
-                        tick.reset_immediately();
-                    }
-                    expire(node, term, due).await;
+                let Some(Due { expired, suspect, renewed }) = due else { continue };
+                if [expired.len(), suspect.len(), renewed.len()].contains(&limits::EXPIRE_SLICE) {
+                    tick.reset_immediately();
+                }
+                if !suspect.is_empty() || !renewed.is_empty() {
+                    propose(node, term, Action::Doubt(suspect, renewed)).await;
+                    seen = follow(node, seen);
+                }
+                if !expired.is_empty() {
+                    expire(node, term, expired).await;
                     seen = follow(node, seen);
                 }
             }
@@ -106,21 +111,7 @@ fn note(table: &mut Deadlines, event: &Event, now: Instant) {
 
 /// Propose the end of these sessions, in this term or not at all, and wait for the decision.
 async fn expire(node: &Inner, term: CommittedLeaderId, due: Vec<Expiry>) {
-    let command = Command {
-        principal: Principal("cluster".into()),
-        idempotency: None,
-        guards: Vec::new(),
-        action: Action::Expire(due.clone()),
-    };
-    let payload = Payload { time: node.shared.clock.stamp(), command: command.encode().into() };
-    let (done, decided) = oneshot::channel();
-    let respond = Respond::new(move |result: WriteResult| {
-        let _ = done.send(result);
-    });
-    if node.raft.write(payload).with_leader(term).responder(respond).await.is_ok()
-        && let Ok(Ok(Ok(response))) = timeout(DECISION, decided).await
-        && let Ok(Outcome::Expired(count)) = response.data.result
-    {
+    if let Some(Outcome::Expired(count)) = propose(node, term, Action::Expire(due.clone())).await {
         node.sessions_expired.fetch_add(count, Ordering::Relaxed);
         tracing::debug!(count, "sessions expired");
     }
@@ -132,4 +123,17 @@ async fn expire(node: &Inner, term: CommittedLeaderId, due: Vec<Expiry>) {
             table.remove(expiry.session);
         }
     }
+}
+
+/// Put an action into the log, in this term or not at all; its outcome, if it is decided in time.
+async fn propose(node: &Inner, term: CommittedLeaderId, action: Action) -> Option<Outcome> {
+    let principal = Principal("cluster".into());
+    let command = Command { principal, idempotency: None, guards: Vec::new(), action };
+    let payload = Payload { time: node.shared.clock.stamp(), command: command.encode().into() };
+    let (done, decided) = oneshot::channel();
+    let respond = Respond::new(move |result: WriteResult| {
+        let _ = done.send(result);
+    });
+    node.raft.write(payload).with_leader(term).responder(respond).await.ok()?;
+    timeout(DECISION, decided).await.ok()?.ok()?.ok()?.data.result.ok()
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use coracle_raft::types::Member;
 use coracle_raft::{Circumstance, Node, Options, RenewError, Start, StartError};
-use coracle_store::command::{Append, OnExpire, OpenSession, Precondition, Put};
+use coracle_store::command::{Append, OpenSession, Precondition, Put};
 use coracle_store::program::NoProgram;
 use coracle_store::{
     Action, Attach, Cause, Command, ContentType, Family, Idempotency, Key, Millis, Operation, Outcome,
@@ -225,13 +225,7 @@ async fn without_a_majority_nothing_is_acknowledged() {
 }
 
 fn open(id: u64, ttl_ms: u64) -> Command {
-    command(Operation::OpenSession(OpenSession {
-        id: SessionId(id),
-        ttl: Millis(ttl_ms),
-        name: "".into(),
-        meta: "".into(),
-        on_expire: OnExpire::Delete,
-    }))
+    command(Operation::OpenSession(OpenSession::new(SessionId(id), Millis(ttl_ms))))
 }
 
 #[tokio::test]

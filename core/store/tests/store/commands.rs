@@ -43,18 +43,23 @@ fn command() -> impl Strategy<Value = Command> {
 fn action() -> impl Strategy<Value = Action> {
     let transaction = (vec(condition(), 0..3), vec(operation(), 0..6), vec(operation(), 0..3))
         .prop_map(|(conditions, then, otherwise)| Transaction { conditions, then, otherwise });
-    let expiry = (session(), prop_oneof![4 => Just(1), 1 => Just(2_u64)])
-        .prop_map(|(session, generation)| Expiry { session, generation });
     let quota = prop_oneof![Just(2_500_u64), Just(6_000), Just(1_000_000)];
     prop_oneof![
         1 => Just(Action::Noop),
-        1 => Just(Action::Advance),
+        4 => Just(Action::Advance),
+        2 => (vec(expiry(), 0..4), vec(session(), 0..2))
+            .prop_map(|(missing, renewed)| Action::Doubt(missing, renewed)),
         30 => operation().prop_map(Action::One),
         15 => transaction.prop_map(Action::Transaction),
-        4 => vec(expiry, 0..4).prop_map(Action::Expire),
+        4 => vec(expiry(), 0..4).prop_map(Action::Expire),
         2 => (0..60_u64).prop_map(|target| Action::Compact(Revision(target))),
         1 => quota.prop_map(|quota_bytes| Action::Configure(Settings { quota_bytes, ..Settings::default() })),
     ]
+}
+
+fn expiry() -> impl Strategy<Value = Expiry> {
+    (session(), prop_oneof![4 => Just(1), 1 => Just(2_u64)])
+        .prop_map(|(session, generation)| Expiry { session, generation })
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -72,7 +77,8 @@ fn operation() -> impl Strategy<Value = Operation> {
     });
     let range = (key(), option::of(key()))
         .prop_map(|(start, end)| Operation::DeleteRange(DeleteRange { start, end }));
-    let update = (session(), option::of(0..=100_u8), option::of(Just("note")), option::of(Just("{}")))
+    let progress = prop_oneof![0..=100_u8, Just(50), Just(100)];
+    let update = (session(), option::of(progress), option::of(Just("note")), option::of(Just("{}")))
         .prop_map(|(id, progress, note, meta)| {
             let (note, meta) = (note.map(Into::into), meta.map(Into::into));
             Operation::UpdateSession(UpdateSession { id, progress, note, meta })
@@ -96,12 +102,10 @@ fn session() -> impl Strategy<Value = SessionId> {
 
 fn open() -> impl Strategy<Value = OpenSession> {
     let on_expire = prop_oneof![Just(OnExpire::Delete), Just(OnExpire::Release)];
-    (session(), 1_000..20_000_u64, on_expire).prop_map(|(id, ttl, on_expire)| OpenSession {
-        id,
-        ttl: Millis(ttl),
-        name: format!("name of {}", id.0).into(),
-        meta: "".into(),
-        on_expire,
+    let stall_after = option::of((1_000..4_000_u64).prop_map(Millis));
+    (session(), 1_000..20_000_u64, on_expire, stall_after).prop_map(|(id, ttl, on_expire, stall_after)| {
+        let name = format!("name of {}", id.0).into();
+        OpenSession { name, on_expire, stall_after, ..OpenSession::new(id, Millis(ttl)) }
     })
 }
 

@@ -45,6 +45,12 @@ impl Model {
         self.at.last().expect("revision 0 at least")
     }
 
+    /// When the next session stalls.
+    pub fn due(&self) -> Option<Timestamp> {
+        let ours = self.keys().iter().filter(|(key, _)| key.family() == Family::SESSION);
+        ours.filter_map(|(_, record)| stalls_at(&Session::decode(&record.value).expect("a session"))).min()
+    }
+
     pub fn apply(&mut self, time: Timestamp, command: &Command) -> Reply {
         self.now = self.now.max(time);
         self.replies.retain(|_, (time, ..)| self.now.0 < time.0 + IDEMPOTENCY_MS);
@@ -85,7 +91,29 @@ impl Model {
             who: command.principal.clone(),
         };
         let outcome = match &command.action {
-            Action::Noop | Action::Advance => Outcome::None,
+            Action::Noop => Outcome::None,
+            Action::Advance => {
+                let stalled: Vec<Session> =
+                    work.sessions().filter(|s| stalls_at(s).is_some_and(|at| at <= work.now)).collect();
+                for session in stalled {
+                    work.write_session(&Session { stalled: Some(work.now), ..session });
+                }
+                Outcome::None
+            }
+            Action::Doubt(missing, renewed) => {
+                for doubt in missing {
+                    let session = work.session(doubt.session).filter(|s| s.generation == doubt.generation);
+                    if let Some(session) = session.filter(|s| !s.private && s.suspect.is_none()) {
+                        work.write_session(&Session { suspect: Some(work.now), ..session });
+                    }
+                }
+                for id in renewed {
+                    if let Some(session) = work.session(*id).filter(|s| s.suspect.is_some()) {
+                        work.write_session(&Session { suspect: None, ..session });
+                    }
+                }
+                Outcome::None
+            }
             Action::One(operation) => work.operate(operation)?,
             Action::Transaction(transaction) => {
                 written_once(&transaction.then, work.revision)?;
@@ -127,6 +155,12 @@ impl Model {
         }
         Ok(outcome)
     }
+}
+
+/// When a session has stalled, if it can.
+fn stalls_at(session: &Session) -> Option<Timestamp> {
+    let (moved, patience) = (session.moved?, session.stall_after?);
+    (session.stalled.is_none() && session.progress != Some(100)).then_some(Timestamp(moved.0 + patience.0))
 }
 
 pub fn live_bytes(keys: &Keys) -> u64 {
@@ -272,7 +306,13 @@ impl Work {
             }
             Operation::UpdateSession(update) => {
                 let session = self.session(update.id).ok_or(Refusal::SessionExpired(update.id))?;
+                let new_progress = update.progress.is_some() && update.progress != session.progress;
+                let new_note = update.note.is_some() && update.note != session.note;
+                let moves = new_progress || new_note;
                 let session = Session {
+                    suspect: None,
+                    stalled: session.stalled.filter(|_| !moves),
+                    moved: if moves && session.moved.is_some() { Some(self.now) } else { session.moved },
                     generation: session.generation + 1,
                     progress: update.progress.or(session.progress),
                     note: update.note.clone().or(session.note),
@@ -363,6 +403,11 @@ impl Work {
             progress: None,
             note: None,
             private,
+            lock_delay: open.lock_delay,
+            stall_after: open.stall_after,
+            moved: open.stall_after.map(|_| self.now),
+            stalled: None,
+            suspect: None,
         };
         self.room(size(&session::key(open.id), encoded(&session).len()), 0)?;
         self.write_session(&session);

@@ -57,6 +57,7 @@ fn assert_same(a: &Store, b: &Store) {
     assert_eq!(a.live_bytes(), b.live_bytes());
     assert_eq!(a.key_count(), b.key_count());
     assert_eq!(a.history(), b.history());
+    assert_eq!(a.due(), b.due());
     assert!(a.sessions().eq(b.sessions()));
     for session in a.sessions() {
         assert!(a.view().attached(session.id).eq(b.view().attached(session.id)));
@@ -255,6 +256,7 @@ proptest! {
             prop_assert_eq!(&reply, &model.apply(time, command), "{:?}", command);
             prop_assert_eq!(store.revision(), model.revision());
             prop_assert_eq!(store.now(), model.now);
+            prop_assert_eq!(store.due(), model.due());
             prop_assert_eq!(&all_keys(&store), model.keys());
             prop_assert_eq!(store.live_bytes(), live_bytes(model.keys()));
             if let Some(before) = before.filter(|_| reply.result.is_err() && command.idempotency.is_none()) {

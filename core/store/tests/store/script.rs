@@ -255,6 +255,11 @@ impl Script {
                 let names = words.list("sessions");
                 Action::Expire(names.iter().map(|name| self.expiry(name)).collect())
             }
+            "advance" => Action::Advance,
+            "doubt" => {
+                let missing = words.list("missing").iter().map(|name| self.expiry(name)).collect();
+                Action::Doubt(missing, words.list("renewed").iter().map(|name| self.id(name)).collect())
+            }
             "compact" => Action::Compact(Revision(words.number("to").expect("to="))),
             "configure" => Action::Configure(Settings {
                 quota_bytes: words.number("quota").expect("quota="),
@@ -334,12 +339,13 @@ impl Script {
 
     fn open(&mut self, words: &mut Words, name: &str) -> OpenSession {
         let name = words.text(name);
+        let id = self.id(&name);
         OpenSession {
-            id: self.id(&name),
-            ttl: Millis(words.span("ttl").unwrap_or(10_000)),
             name: name.into(),
-            meta: "".into(),
             on_expire: if words.flag("release") { OnExpire::Release } else { OnExpire::Delete },
+            stall_after: words.span("stall").map(Millis),
+            lock_delay: words.span("lock_delay").map(Millis),
+            ..OpenSession::new(id, Millis(words.span("ttl").unwrap_or(10_000)))
         }
     }
 
@@ -479,8 +485,11 @@ impl Script {
         let progress = session.progress.map(|progress| format!(" progress={progress}")).unwrap_or_default();
         let note = session.note.as_ref().map(|note| format!(" note={note}")).unwrap_or_default();
         let private = if session.private { " private" } else { "" };
+        let since = |what: &str, at: Option<Timestamp>| at.map(|at| format!(" {what}={}ms", at.0));
+        let stalled = since("stalled", session.stalled).unwrap_or_default();
+        let suspect = since("suspect", session.suspect).unwrap_or_default();
         let (name, generation) = (self.who(session.id), session.generation);
-        format!("{name} generation={generation}{progress}{note}{private}")
+        format!("{name} generation={generation}{progress}{note}{private}{stalled}{suspect}")
     }
 
     fn event(&self, event: &Event) -> String {

@@ -1,6 +1,6 @@
 //! Bugs that somebody had, and bounds that no small conversation reaches.
 
-use coracle_store::command::{Delete, DeleteRange, Expiry, OnExpire, OpenSession, Precondition, Put};
+use coracle_store::command::{Delete, DeleteRange, Expiry, OpenSession, Precondition, Put};
 use coracle_store::limits::{COMPACT_SLICE, DELETE_SLICE, EXPIRE_SLICE, HOLDS, OPERATIONS};
 use coracle_store::program::NoProgram;
 use coracle_store::{
@@ -32,13 +32,7 @@ fn put(key: Key, attach: Attach) -> Operation {
 }
 
 fn open(id: u64) -> Operation {
-    Operation::OpenSession(OpenSession {
-        id: SessionId(id),
-        ttl: Millis(1_000),
-        name: "".into(),
-        meta: "".into(),
-        on_expire: OnExpire::Delete,
-    })
+    Operation::OpenSession(OpenSession::new(SessionId(id), Millis(1_000)))
 }
 
 fn transaction(then: Vec<Operation>) -> Action {
