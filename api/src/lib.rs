@@ -10,6 +10,7 @@ mod cluster;
 mod code;
 mod counter;
 mod frame;
+mod group;
 mod id;
 mod instant;
 mod key;
@@ -29,6 +30,7 @@ pub use cluster::{Cluster, Member, MemberAdd, MemberAdded, MemberState, Role, Ve
 pub use code::{Code, Effect, Retry, UnknownCode};
 pub use counter::{Counted, Counter};
 pub use frame::{ByeReason, Event, Frame, HoldFrame};
+pub use group::{Group, GroupMember, Joined, Left};
 pub use id::{InvalidSessionId, SessionId};
 pub use instant::{Instant, InvalidInstant};
 pub use key::Key;

@@ -62,6 +62,21 @@ fn counters_and_latches() {
 }
 
 #[test]
+fn groups() {
+    golden::<Group>(r#"{"name":"workers","size":2,"view":41}"#);
+    golden::<Group>(
+        r#"{"name":"workers","size":1,"view":41,"members":[{"id":"w1","session":"7587d8aa00000001","since":"2026-11-22T05:40:11Z","progress":40,"value":"10.0.0.7","content_type":"text/plain; charset=utf-8","slots":[0,2]}]}"#,
+    );
+    golden::<GroupMember>(
+        r#"{"id":"w1","session":"7587d8aa00000001","since":"2026-11-22T05:40:11Z","value":{"cpu":4},"content_type":"application/json"}"#,
+    );
+    golden::<Joined>(
+        r#"{"id":"w1","session":"7587d8aa00000001","valid_for":"15s","size":1,"view":41,"revision":41}"#,
+    );
+    golden::<Left>(r#"{"deleted":1,"size":0,"view":42,"revision":42}"#);
+}
+
+#[test]
 fn txn() {
     let txn: Txn = golden(
         r#"{"if":[{"key":"stock/7","value":"3"},{"key":"order/1","exists":false},{"key_base64":"/w==","mod_revision":9},{"key":"a","create_revision":0},{"key":"a","version":2},{"held":"locks/deploy","token":811},{"session":"7587d8aa00000001"}],"then":[{"op":"put","key":"order/1","value":"paid","content_type":"text/plain; charset=utf-8"},{"op":"put","key":"b","value_base64":"/w==","content_type":"application/octet-stream","session":"7587d8aa00000001","keep_session":true},{"op":"delete","key":"c"},{"op":"delete","prefix":"tmp/"},{"op":"release","lock":"deploy","session":"7587d8aa00000001"}],"else":[{"op":"get","key":"stock/7"}]}"#,

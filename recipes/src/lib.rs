@@ -11,6 +11,7 @@
 mod contenders;
 pub mod counter;
 mod declared;
+pub mod group;
 pub mod latch;
 pub mod lock;
 mod names;
@@ -113,6 +114,7 @@ recipes! {
     5 Service service;
     7 Latch latch;
     8 Counter counter;
+    9 Group group;
 }
 
 /// Every recipe's conditions, for `If-Held` and for transactions.

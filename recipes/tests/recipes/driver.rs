@@ -1,8 +1,10 @@
 //! A store as the models drive it: one entry at a time, and restarted from its rows.
 
 use coracle_recipes::{Operation, Outcome, Recipes, Refusal};
+use coracle_store::command::{Expiry, OnExpire, OpenSession, Transaction};
 use coracle_store::{
-    Action, Command, Loader, Outcome as StoreOutcome, Principal, Refusal as StoreRefusal, Store, Timestamp,
+    Action, Attach, Command, Loader, Millis, Outcome as StoreOutcome, Principal, Refusal as StoreRefusal,
+    SessionId, Store, Timestamp,
 };
 
 pub struct Driver {
@@ -36,6 +38,24 @@ impl Driver {
         }
     }
 
+    pub fn open(&mut self, id: u64) -> bool {
+        self.action(Action::One(coracle_store::Operation::OpenSession(open(id)))).is_ok()
+    }
+
+    /// These sessions run out in one entry.
+    pub fn expire(&mut self, ids: &[u64]) {
+        let expiry = |id: &u64| Expiry { session: SessionId(*id), generation: 1 };
+        self.action(Action::Expire(ids.iter().map(expiry).collect())).unwrap();
+    }
+
+    /// These sessions are closed in one transaction, all or none.
+    pub fn close(&mut self, ids: &[u64]) -> bool {
+        let close = |id: &u64| coracle_store::Operation::CloseSession(SessionId(*id));
+        let (conditions, otherwise) = (Vec::new(), Vec::new());
+        let then = ids.iter().map(close).collect();
+        self.action(Action::Transaction(Transaction { conditions, then, otherwise })).is_ok()
+    }
+
     /// As a node does that starts from a checkpoint, or another that gets a snapshot.
     pub fn restart(&mut self) {
         let mut loader = Loader::new(Box::new(Recipes));
@@ -44,4 +64,13 @@ impl Driver {
         }
         self.store = loader.finish().expect("a whole store");
     }
+}
+
+pub fn open(id: u64) -> OpenSession {
+    let (ttl, on_expire) = (Millis(10_000), OnExpire::Release);
+    OpenSession { id: SessionId(id), ttl, name: "".into(), meta: "".into(), on_expire }
+}
+
+pub fn attach(id: u64, private: bool) -> Attach {
+    if private { Attach::Private(open(id)) } else { Attach::Session(SessionId(id)) }
 }

@@ -4,6 +4,8 @@ mod counter_model;
 mod counter_words;
 mod driver;
 mod golden;
+mod group_model;
+mod group_words;
 mod latch_model;
 mod latch_words;
 mod lock_model;

@@ -16,15 +16,15 @@ use coracle_store::{
 };
 use datadriven::TestCase;
 
-use crate::{counter_words, latch_words, lock_words, queue_words, service_words};
-
-/// Every recipe's words.
+/// Every recipe's words, one line each.
+#[rustfmt::skip]
 const RECIPES: &[&dyn Speech] = &[
-    &counter_words::Words,
-    &latch_words::Words,
-    &lock_words::Words,
-    &queue_words::Words,
-    &service_words::Words,
+    &crate::counter_words::Words,
+    &crate::group_words::Words,
+    &crate::latch_words::Words,
+    &crate::lock_words::Words,
+    &crate::queue_words::Words,
+    &crate::service_words::Words,
 ];
 
 /// The words of one recipe. Each answers `None` to what is not its own, without taking an argument.

@@ -4,8 +4,8 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::{Instant, Problem};
-use coracle_recipes::{Described, counter};
-use coracle_store::{Change, Event, Family, Revision, SessionId, Timestamp};
+use coracle_recipes::{Described, counter, group};
+use coracle_store::{Change, Event, Family, Record, Revision, SessionId, Timestamp};
 use futures::Stream;
 use http::{HeaderName, HeaderValue, header};
 
@@ -198,17 +198,31 @@ pub fn any_event(out: &mut Vec<u8>, event: &Event) -> bool {
         _ => match coracle_recipes::describe(event) {
             Some(described) => {
                 named_event(out, event, &described);
-                if event.key.family() == counter::FAMILY {
-                    out.pop();
-                    json::member(out, "value");
-                    json::to_json(out, &counter::values(event).0);
-                    out.push(b'}');
-                }
+                told_value(out, event);
             }
             None => return false,
         },
     }
     true
+}
+
+/// Add the value to the event of a recipe whose objects are one: a counter's number, what a member of a group says.
+fn told_value(out: &mut Vec<u8>, event: &Event) {
+    let Some(record) = event.record.as_deref() else { return };
+    out.pop();
+    match event.key.family() {
+        counter::FAMILY => {
+            json::member(out, "value");
+            json::to_json(out, &counter::values(event).0);
+        }
+        group::FAMILY => {
+            if let Some(group::Member { payload, content_type, .. }) = group::said(event) {
+                json::value_members(out, &Record { value: payload, content_type, ..record.clone() });
+            }
+        }
+        _ => {}
+    }
+    out.push(b'}');
 }
 
 fn named_event(out: &mut Vec<u8>, event: &Event, described: &Described) {

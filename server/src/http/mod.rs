@@ -12,6 +12,7 @@ mod counter;
 mod cursor;
 mod events;
 mod frame;
+mod group;
 mod hold;
 mod json;
 mod kv;
@@ -63,6 +64,9 @@ pub fn routes(edge: Edge) -> Router {
         .route("/v1/counters", get(counter::list))
         .route("/v1/counters/{name}", get(counter::show).put(counter::set).delete(counter::delete))
         .route("/v1/counters/{name}/add", post(counter::add))
+        .route("/v1/groups", get(group::list))
+        .route("/v1/groups/{name}", get(group::show))
+        .route("/v1/groups/{name}/members/{id}", get(group::member).put(group::join).delete(group::leave))
         .route("/v1/cluster", get(cluster::show))
         .route("/v1/members", get(cluster::list).post(cluster::add))
         .route("/v1/members/{id}", get(cluster::member).delete(cluster::remove))

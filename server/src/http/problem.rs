@@ -8,7 +8,7 @@ use coracle_raft::node::{Circumstance, MemberError, RenewError};
 use coracle_recipes::lock::{Hold, Mode};
 use coracle_store::{HistoryError, Refusal, Revision, SessionId};
 
-use super::{counter, latch, queue, service, wire};
+use super::wire;
 
 /// A refused request. Boxed, because answers are mostly good.
 #[derive(Debug)]
@@ -195,10 +195,11 @@ pub fn refused(refusal: &Refusal, revision: Revision) -> Refused {
         }
         Refusal::Program(bytes) => match coracle_recipes::Refusal::decode(bytes) {
             Ok(coracle_recipes::Refusal::Lock(refusal)) => lock_refused(&refusal),
-            Ok(coracle_recipes::Refusal::Latch(refusal)) => latch::problem(&refusal),
-            Ok(coracle_recipes::Refusal::Queue(refusal)) => queue::problem(&refusal),
-            Ok(coracle_recipes::Refusal::Counter(refusal)) => counter::problem(&refusal),
-            Ok(coracle_recipes::Refusal::Service(refusal)) => service::problem(&refusal),
+            Ok(coracle_recipes::Refusal::Latch(refusal)) => super::latch::problem(&refusal),
+            Ok(coracle_recipes::Refusal::Queue(refusal)) => super::queue::problem(&refusal),
+            Ok(coracle_recipes::Refusal::Counter(refusal)) => super::counter::problem(&refusal),
+            Ok(coracle_recipes::Refusal::Service(refusal)) => super::service::problem(&refusal),
+            Ok(coracle_recipes::Refusal::Group(refusal)) => super::group::problem(&refusal),
             Err(_) => Problem::new(Code::Internal, "the log answered a refusal this version does not know"),
         },
     };

@@ -238,5 +238,5 @@ macro_rules! conversations {
 
 conversations! {
     kv kv_lists kv_history txn sessions locks lock_line watch events idempotency browser bad_input operations
-    counters latches
+    counters latches groups
 }
