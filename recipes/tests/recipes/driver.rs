@@ -1,7 +1,7 @@
 //! A store as the models drive it: one entry at a time, and restarted from its rows.
 
 use coracle_recipes::{Operation, Outcome, Recipes, Refusal};
-use coracle_store::command::{Expiry, OnExpire, OpenSession, Transaction};
+use coracle_store::command::{Expiry, OpenSession, Transaction};
 use coracle_store::{
     Action, Attach, Command, Loader, Millis, Outcome as StoreOutcome, Principal, Refusal as StoreRefusal,
     SessionId, Store, Timestamp,
@@ -67,8 +67,7 @@ impl Driver {
 }
 
 pub fn open(id: u64) -> OpenSession {
-    let (ttl, on_expire) = (Millis(10_000), OnExpire::Release);
-    OpenSession { id: SessionId(id), ttl, name: "".into(), meta: "".into(), on_expire }
+    OpenSession::new(SessionId(id), Millis(10_000))
 }
 
 pub fn attach(id: u64, private: bool) -> Attach {

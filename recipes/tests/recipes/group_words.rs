@@ -42,7 +42,7 @@ impl Speech for Words {
     }
 
     fn operation(&self, script: &mut Script, words: &mut script::Words) -> Option<Operation> {
-        if !words.has("group") {
+        if !words.has("group") || !["join", "leave"].contains(&words.verb.as_str()) {
             return None;
         }
         let name: Box<str> = words.text("group").into();
@@ -56,11 +56,10 @@ impl Speech for Words {
                 content_type: ContentType::Text,
                 progress: words.number("progress").map(|done| u8::try_from(done).expect("small")),
             }),
-            "leave" => {
+            _ => {
                 let session = words.maybe("session").map(|name| script.id(&name));
                 group::Operation::Leave(Leave { group: name, id, session })
             }
-            other => panic!("{other} is not for groups"),
         }))
     }
 
