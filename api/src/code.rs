@@ -154,6 +154,10 @@ codes! {
     QueueNotEmpty "queue_not_empty" 409 AfterChange None "The queue is not empty";
     NotConsumer "not_consumer" 409 AfterReread None "The session is not the queue's consumer";
     SessionRequired "session_required" 400 Never None "The queue knows its consumers by their sessions";
+    TopicFull "topic_full" 409 AfterChange None "The topic is full";
+    SubscriptionBusy "subscription_busy" 409 AfterChange None "Another session receives from the subscription";
+    SeqMismatch "seq_mismatch" 412 AfterReread None "The topic has another last seq";
+    TooManyInFlight "too_many_in_flight" 429 SameRequest None "Too many deliveries are unsettled";
 }
 
 impl fmt::Display for Code {
@@ -265,6 +269,10 @@ queue_kind_mismatch 409 after_reread none
 queue_not_empty 409 after_change none
 not_consumer 409 after_reread none
 session_required 400 never none
+topic_full 409 after_change none
+subscription_busy 409 after_change none
+seq_mismatch 412 after_reread none
+too_many_in_flight 429 same_request none
 ";
 
     #[test]

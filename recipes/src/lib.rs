@@ -18,6 +18,7 @@ mod names;
 pub mod queue;
 pub mod service;
 mod timer;
+pub mod topic;
 
 use std::sync::Arc;
 
@@ -111,6 +112,7 @@ macro_rules! recipes {
 recipes! {
     0 Lock lock;
     3 Queue queue;
+    4 Topic topic;
     5 Service service;
     7 Latch latch;
     8 Counter counter;

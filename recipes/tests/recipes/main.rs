@@ -16,3 +16,6 @@ mod script;
 mod service_model;
 mod service_picks;
 mod service_words;
+mod topic_model;
+mod topic_properties;
+mod topic_words;

@@ -25,6 +25,7 @@ const RECIPES: &[&dyn Speech] = &[
     &crate::lock_words::Words,
     &crate::queue_words::Words,
     &crate::service_words::Words,
+    &crate::topic_words::Words,
 ];
 
 /// The words of one recipe. Each answers `None` to what is not its own, without taking an argument.
@@ -64,6 +65,10 @@ impl Words {
 
     pub fn has(&self, name: &str) -> bool {
         self.args.contains_key(name)
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.args.insert(name.to_owned(), vec![value.to_owned()]);
     }
 
     pub fn list(&mut self, name: &str) -> Vec<String> {

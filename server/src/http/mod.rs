@@ -30,6 +30,7 @@ mod read;
 mod respond;
 mod service;
 mod session;
+mod topic;
 mod turn;
 mod txn;
 mod watch;

@@ -200,6 +200,7 @@ pub fn refused(refusal: &Refusal, revision: Revision) -> Refused {
             Ok(coracle_recipes::Refusal::Counter(refusal)) => super::counter::problem(&refusal),
             Ok(coracle_recipes::Refusal::Service(refusal)) => super::service::problem(&refusal),
             Ok(coracle_recipes::Refusal::Group(refusal)) => super::group::problem(&refusal),
+            Ok(coracle_recipes::Refusal::Topic(refusal)) => super::topic::problem(&refusal),
             Err(_) => Problem::new(Code::Internal, "the log answered a refusal this version does not know"),
         },
     };
@@ -261,6 +262,7 @@ pub fn retry_after(code: Code) -> Option<Duration> {
         Code::RateLimited
         | Code::TooManyWaiters
         | Code::TooManyStreams
+        | Code::TooManyInFlight
         | Code::Overloaded
         | Code::NotReady => Some(Duration::from_secs(1)),
         _ => None,
