@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Whether a member votes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     Voter,
@@ -14,6 +15,7 @@ pub enum Role {
 
 /// What the answering node knows of a member's health.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MemberState {
     Up,
@@ -25,6 +27,7 @@ pub enum MemberState {
 
 /// `GET /v1/cluster`: the cluster as the answering node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Cluster {
     pub cluster_id: String,
     /// The node that answers.
@@ -56,6 +59,7 @@ pub struct Cluster {
 
 /// A member of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Member {
     pub id: String,
     pub name: String,
@@ -75,6 +79,7 @@ pub struct Member {
 
 /// Body of `POST /v1/members`: a node asks to be admitted as a learner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MemberAdd {
     pub name: String,
@@ -86,6 +91,7 @@ pub struct MemberAdd {
 
 /// Answer of `POST /v1/members`: all that the new node needs to start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MemberAdded {
     /// Id of the new member, never used before.
     pub id: String,
@@ -96,6 +102,7 @@ pub struct MemberAdded {
 
 /// `GET /version`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Version {
     /// Version of the program, such as `0.1.0`.
     pub version: String,

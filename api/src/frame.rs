@@ -8,6 +8,7 @@ use crate::{Blocker, Entry, Instant, Key, Mode, Problem, SessionId, Span, Value}
 
 /// Why the server ends a stream. Either way: continue elsewhere, after the last revision seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ByeReason {
     /// The node shuts down.
@@ -15,6 +16,7 @@ pub enum ByeReason {
     /// As many frames as `limit` asked for were sent.
     Limit,
     #[serde(other)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
     Other,
 }
 
@@ -170,6 +172,7 @@ impl<'de, I: Deserialize<'de>> Deserialize<'de> for Frame<I> {
 
 /// One change of one key or one recipe object.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(into = "EventWire", try_from = "EventWire")]
 pub struct Event {
     /// `kv`, `sessions`, `locks`
@@ -200,6 +203,7 @@ pub struct Event {
 }
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct EventWire {
     family: String,
     op: String,
@@ -294,6 +298,7 @@ impl TryFrom<EventWire> for Event {
 
 /// One frame of a claim or session that lives with its connection (`hold=true`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum HoldFrame {
     /// The session is open (`POST /v1/sessions?hold=true`, `POST /v1/sessions/{id}/hold`).
@@ -328,5 +333,6 @@ pub enum HoldFrame {
         problem: Problem,
     },
     #[serde(other)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
     Other,
 }

@@ -8,6 +8,7 @@ use crate::{Instant, SessionId, Span, Value};
 
 /// A group: `GET /v1/groups/{name}`. One where nobody is has nothing but zeros.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Group {
     pub name: String,
     pub size: u64,
@@ -20,6 +21,7 @@ pub struct Group {
 
 /// One member of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(into = "MemberWire", try_from = "MemberWire")]
 pub struct GroupMember {
     pub id: String,
@@ -34,6 +36,7 @@ pub struct GroupMember {
 }
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct MemberWire {
     id: String,
     session: SessionId,
@@ -70,6 +73,7 @@ impl TryFrom<MemberWire> for GroupMember {
 
 /// What joining a group answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Joined {
     pub id: String,
     pub session: SessionId,
@@ -81,6 +85,7 @@ pub struct Joined {
 
 /// What leaving a group answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Left {
     /// 0 if it was not there.
     pub deleted: u64,

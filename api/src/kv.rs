@@ -8,6 +8,7 @@ use crate::{Instant, Key, SessionId, Value};
 
 /// A key with its value and history numbers: what a key-value read answers with `format=json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(into = "EntryWire", try_from = "EntryWire")]
 pub struct Entry {
     pub key: Key,
@@ -24,6 +25,7 @@ pub struct Entry {
 }
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct EntryWire {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<String>,
@@ -79,6 +81,7 @@ impl TryFrom<EntryWire> for Entry {
 
 /// A group of keys that share everything up to a delimiter: one folder of a list with `delimiter=/`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(into = "PrefixWire", try_from = "PrefixWire")]
 pub struct Prefix {
     /// With the delimiter at its end.
@@ -86,6 +89,7 @@ pub struct Prefix {
 }
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct PrefixWire {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     prefix: Option<String>,
@@ -110,6 +114,7 @@ impl TryFrom<PrefixWire> for Prefix {
 
 /// One page of keys, in the order asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KvList {
     /// Empty with `count_only`.
     pub items: Vec<Entry>,
@@ -127,6 +132,7 @@ pub struct KvList {
 
 /// One kept version of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KvVersion {
     /// Revision of the change.
     pub revision: u64,
@@ -137,6 +143,7 @@ pub struct KvVersion {
 
 /// `GET /v1/kv?key=K&history=true`: the versions of one key that are still kept, newest last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KvHistory {
     pub items: Vec<KvVersion>,
     /// Changes up to this revision may be missing.
@@ -147,6 +154,7 @@ pub struct KvHistory {
 
 /// Answer of a put.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(into = "PutWire", try_from = "PutWire")]
 pub struct Put {
     pub key: Key,
@@ -160,6 +168,7 @@ pub struct Put {
 }
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct PutWire {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<String>,
@@ -192,6 +201,7 @@ impl TryFrom<PutWire> for Put {
 
 /// Answer of a delete, of one key or of a range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Deleted {
     /// How many keys were deleted.
     pub deleted: u64,

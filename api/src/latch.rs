@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Body of `PUT /v1/latches/{name}`: a count, or the members that have to count down.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LatchConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -14,6 +15,7 @@ pub struct LatchConfig {
 
 /// A latch as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Latch {
     pub name: String,
     pub count: u64,
@@ -28,6 +30,7 @@ pub struct Latch {
 
 /// What a `count_down` did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CountedDown {
     pub count: u64,
     pub left: u64,

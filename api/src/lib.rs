@@ -20,6 +20,8 @@ mod limits;
 mod lock;
 mod page;
 mod problem;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod session;
 mod size;
 mod span;

@@ -6,6 +6,7 @@ use crate::Span;
 
 /// Everything a client can run into, checked before anything is proposed. Sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Limits {
     /// Keys and names.
     pub key_bytes_max: u64,

@@ -6,6 +6,7 @@ use crate::{Instant, SessionId, Span};
 
 /// Alone or together with other readers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     #[default]
@@ -25,6 +26,7 @@ impl Mode {
 
 /// Answer of an acquire that got the lock (200).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Acquired {
     pub session: SessionId,
     /// Fencing token: the revision of the grant. Strictly rising for each lock.
@@ -40,6 +42,7 @@ pub struct Acquired {
 
 /// Answer of an acquire with `keep=true` whose wait ran out (202): the place in the line is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Waiting {
     pub session: SessionId,
     /// The next in line is at 1.
@@ -51,6 +54,7 @@ pub struct Waiting {
 
 /// Who stands in the way of an acquire: a member of 202 and of the problem `lock_held`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Blocker {
     pub session: SessionId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,6 +69,7 @@ pub struct Blocker {
 
 /// Answer of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Released {
     /// Sessions that got the lock by it.
     #[serde(default)]
@@ -74,6 +79,7 @@ pub struct Released {
 
 /// Answer of a renewal or transfer of a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Renewed {
     pub valid_for: Span,
     pub token: u64,
@@ -81,6 +87,7 @@ pub struct Renewed {
 
 /// Answer of `DELETE /v1/locks/{n}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Broken {
     /// Those who held it until now; their tokens are dead.
     pub broken: Vec<Holder>,
@@ -89,6 +96,7 @@ pub struct Broken {
 
 /// One current grant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Holder {
     pub session: SessionId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,6 +120,7 @@ fn one() -> u64 {
 
 /// One place in the line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Waiter {
     pub session: SessionId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,6 +133,7 @@ pub struct Waiter {
 
 /// A lock as `GET /v1/locks/{n}` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Lock {
     pub name: String,
     #[serde(default)]
@@ -137,6 +147,7 @@ pub struct Lock {
 
 /// Body of `PUT /v1/locks/{n}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LockConfig {
     /// How long the lock stays closed after a holder expired, 0 to 60 s.
@@ -150,6 +161,7 @@ pub struct LockConfig {
 
 /// One lock of a multi-acquire.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LockRef {
     pub name: String,
@@ -159,6 +171,7 @@ pub struct LockRef {
 
 /// Body of `POST /v1/locks`: all of them at once or none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AcquireMany {
     pub items: Vec<LockRef>,

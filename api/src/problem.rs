@@ -35,6 +35,7 @@ pub struct Problem {
 
 /// One invalid argument: an item of the member `errors` of `invalid_argument`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InvalidField {
     /// `query`, `header`, `path` or `body`.
     #[serde(rename = "in")]

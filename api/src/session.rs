@@ -8,6 +8,7 @@ use crate::{Instant, Mode, SessionId, Span};
 
 /// What expiry or close does to the keys of a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnExpire {
     /// Keys stay, claims are released.
@@ -19,6 +20,7 @@ pub enum OnExpire {
 
 /// Whether a session is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
     Active,
@@ -33,6 +35,7 @@ pub enum SessionState {
 
 /// Body of `POST /v1/sessions`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionCreate {
     /// 1 s to 24 h; 15 s if absent.
@@ -54,6 +57,7 @@ pub struct SessionCreate {
 
 /// Answer of `POST /v1/sessions`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SessionCreated {
     pub id: SessionId,
     pub ttl: Span,
@@ -64,6 +68,7 @@ pub struct SessionCreated {
 
 /// How far the work under a session has come.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
     /// 0 to 100.
@@ -74,6 +79,7 @@ pub struct Progress {
 
 /// Body of `POST /v1/sessions/{id}/renew`; may be absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionRenew {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,18 +90,20 @@ pub struct SessionRenew {
 
 /// Answer of a renewal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SessionRenewed {
     /// Time left; count it from when the request was *sent*.
     pub valid_for: Span,
     #[serde(default)]
     pub holds: Vec<Hold>,
     /// What was taken from the session since the renewal before.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<Claim>,
 }
 
 /// Something a session holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Hold {
     /// `locks`
     pub family: String,
@@ -108,6 +116,7 @@ pub struct Hold {
 
 /// A line a session waits in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Wait {
     pub family: String,
     pub name: String,
@@ -117,6 +126,7 @@ pub struct Wait {
 
 /// The name of something held or formerly held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Claim {
     pub family: String,
     pub name: String,
@@ -126,6 +136,7 @@ pub struct Claim {
 
 /// A session as `GET /v1/sessions` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Session {
     pub id: SessionId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,6 +173,7 @@ pub struct Session {
 
 /// Answer of `DELETE /v1/sessions/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SessionClosed {
     #[serde(default)]
     pub released: Vec<Claim>,

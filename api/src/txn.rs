@@ -12,6 +12,7 @@ use crate::{Entry, Key, SessionId, Value};
 
 /// `{"if":[..],"then":[..],"else":[..]}`: if all compares hold, `then` happens, otherwise `else`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Txn {
     #[serde(rename = "if", default)]
@@ -24,6 +25,7 @@ pub struct Txn {
 
 /// One condition of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(into = "CompareWire", try_from = "CompareWire")]
 pub enum Compare {
     /// `{"key":"stock/7","value":"3"}`
@@ -50,6 +52,7 @@ pub enum Condition {
 
 /// How what is stored shall stand to what is given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Comparison {
     #[default]
@@ -60,6 +63,7 @@ pub enum Comparison {
 }
 
 #[derive(Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 struct CompareWire {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -158,6 +162,7 @@ impl TryFrom<CompareWire> for Compare {
 
 /// One operation of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(into = "OperationWire", try_from = "OperationWire")]
 pub enum Operation {
     /// `{"op":"get","key":"a"}`
@@ -173,6 +178,7 @@ pub enum Operation {
 }
 
 #[derive(Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 struct OperationWire {
     op: String,
@@ -292,6 +298,7 @@ impl TryFrom<OperationWire> for Operation {
 /// Answer of a transaction. A compare that does not hold is no error: `succeeded` is false and `results`
 /// are those of `else`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TxnResult {
     pub succeeded: bool,
     pub revision: u64,
@@ -301,6 +308,7 @@ pub struct TxnResult {
 
 /// Result of one operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(into = "ResultWire", try_from = "ResultWire")]
 pub enum OperationResult {
     /// `{"op":"get","entry":{..}}`; `entry` is null if the key does not exist.
@@ -316,11 +324,13 @@ pub enum OperationResult {
 }
 
 #[derive(Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 #[allow(clippy::option_option, reason = "`entry` is absent, null or an entry")]
 struct ResultWire {
     op: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("x-null" = true)))]
     entry: Option<Option<Entry>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<u64>,

@@ -14,4 +14,5 @@ mod metrics;
 mod start;
 
 pub use config::Config;
+pub use http::openapi::text as openapi;
 pub use start::{RunError, Server, run};

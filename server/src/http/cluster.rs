@@ -8,6 +8,7 @@ use coracle_raft::node::{MemberStatus, Status};
 use coracle_raft::types::Member;
 use coracle_store::{Action, Outcome, Revision, limits};
 use http::{StatusCode, header};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::call::{Call, check_name, outcome, unexpected};
@@ -108,9 +109,10 @@ fn one(call: &Call, id: u64) -> Answer {
 }
 
 /// `POST /v1/members` also takes `peer_url`, with or without a scheme.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Add {
+#[schemars(rename = "MemberAdd")]
+pub struct Add {
     #[serde(default)]
     name: String,
     #[serde(default)]
@@ -183,8 +185,11 @@ pub async fn remove(mut call: Call) -> Answer {
     Ok(respond::json(StatusCode::OK, revision, &Removed { removed: id.to_string() }))
 }
 
-#[derive(Serialize)]
-struct Removed {
+/// Answer of a removal.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MemberRemoved")]
+pub struct Removed {
+    /// Its id, which is never used again.
     removed: String,
 }
 
@@ -195,16 +200,21 @@ async fn changing(call: &mut Call) -> Answer<u64> {
     Ok(id)
 }
 
+/// A hash of the whole state.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "StateHash")]
+pub struct Hash {
+    revision: u64,
+    #[serde(rename = "hash")]
+    state: String,
+    /// The node that answers.
+    member_id: String,
+    /// Another replica has another hash at the same revision.
+    diverged: bool,
+}
+
 /// `GET /v1/maintenance/hash`: equal on all nodes at equal revisions.
 pub async fn hash(call: Call) -> Answer {
-    #[derive(Serialize)]
-    struct Hash {
-        revision: u64,
-        #[serde(rename = "hash")]
-        state: String,
-        member_id: String,
-        diverged: bool,
-    }
     call.query.done()?;
     let status = call.edge.node.status();
     let body = Hash {
@@ -246,15 +256,18 @@ pub async fn compact(mut call: Call) -> Answer {
     }
 }
 
+/// Answer of a compaction.
+#[derive(Serialize, JsonSchema)]
+pub struct HistoryCompacted {
+    /// Changes up to this revision are forgotten.
+    compact_revision: u64,
+    revision: u64,
+}
+
 fn compacted_answer(revision: Revision, compacted: Revision) -> Response {
-    #[derive(Serialize)]
-    struct Compacted {
-        compact_revision: u64,
-        revision: u64,
-    }
     respond::json(
         StatusCode::OK,
         revision,
-        &Compacted { compact_revision: compacted.0, revision: revision.0 },
+        &HistoryCompacted { compact_revision: compacted.0, revision: revision.0 },
     )
 }

@@ -6,15 +6,20 @@ use super::call::Call;
 use super::problem::{Answer, bad_query};
 use super::{frame, watch};
 
+/// What `family=` takes.
+pub fn families() -> impl Iterator<Item = &'static str> {
+    ["kv", "sessions"].iter().chain(coracle_recipes::FAMILIES).copied()
+}
+
 /// `GET /v1/events`
 pub async fn stream(mut call: Call) -> Answer {
     let family = match call.query.text("family")? {
         None => None,
-        Some(asked) => {
-            let mut known = ["kv", "sessions"].iter().chain(coracle_recipes::FAMILIES);
-            let found = known.find(|family| **family == asked);
-            Some(*found.ok_or_else(|| bad_query("family", "no such family"))?)
-        }
+        Some(asked) => Some(
+            families()
+                .find(|family| *family == asked)
+                .ok_or_else(|| bad_query("family", "no such family"))?,
+        ),
     };
     let prefix = call.query.text("prefix")?.unwrap_or_default();
     // It is a stream with or without saying so.

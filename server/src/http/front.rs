@@ -56,7 +56,7 @@ impl Service {
                 Box::pin(kv_call(self.edge, request, peer, admitted))
             }
             Ok(admitted) => {
-                route = matched(request.uri().path());
+                route = super::route_of(request.uri().path());
                 Box::pin(self.routed(request, peer, admitted))
             }
         };
@@ -121,31 +121,6 @@ async fn sound(id: &RequestId, answer: impl Future<Output = Response>) -> Respon
 
 fn is_kv(path: &str) -> bool {
     path.strip_prefix("/v1/kv").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// The route a path belongs to, for metrics: never a name that a client chose.
-fn matched(path: &str) -> &'static str {
-    let mut parts = path.split('/').skip(1);
-    match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some("v1"), Some("txn"), None, ..) => "/v1/txn",
-        (Some("v1"), Some("events"), None, ..) => "/v1/events",
-        (Some("v1"), Some("sessions"), None, ..) => "/v1/sessions",
-        (Some("v1"), Some("sessions"), Some(_), None, _) => "/v1/sessions/{id}",
-        (Some("v1"), Some("sessions"), Some(_), Some("renew"), None) => "/v1/sessions/{id}/renew",
-        (Some("v1"), Some("sessions"), Some(_), Some("hold"), None) => "/v1/sessions/{id}/hold",
-        (Some("v1"), Some("locks"), None, ..) => "/v1/locks",
-        (Some("v1"), Some("locks"), Some(_), None, _) => "/v1/locks/{name}",
-        (Some("v1"), Some("locks"), Some(_), Some("acquire"), None) => "/v1/locks/{name}/acquire",
-        (Some("v1"), Some("locks"), Some(_), Some("release"), None) => "/v1/locks/{name}/release",
-        (Some("v1"), Some("locks"), Some(_), Some("renew"), None) => "/v1/locks/{name}/renew",
-        (Some("v1"), Some("locks"), Some(_), Some("transfer"), None) => "/v1/locks/{name}/transfer",
-        (Some("v1"), Some("cluster"), None, ..) => "/v1/cluster",
-        (Some("v1"), Some("members"), ..) => "/v1/members",
-        (Some("v1"), Some("maintenance"), ..) => "/v1/maintenance",
-        (Some("v1"), Some("limits"), None, ..) => "/v1/limits",
-        (Some("livez" | "readyz" | "metrics" | "version"), None, ..) => "/ops",
-        _ => "other",
-    }
 }
 
 /// What gives resources back is taken even at overload, and so is what operators look at.
@@ -310,17 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_route_of_a_path_never_names_a_name() {
-        for (path, route) in [
-            ("/v1/locks/secret/acquire", "/v1/locks/{name}/acquire"),
-            ("/v1/locks/secret%2Fx", "/v1/locks/{name}"),
-            ("/v1/sessions/7587d8aa00000001/renew", "/v1/sessions/{id}/renew"),
-            ("/v1/txn", "/v1/txn"),
-            ("/v1/nothing/secret", "other"),
-            ("/livez", "/ops"),
-        ] {
-            assert_eq!(matched(path), route);
-        }
+    fn the_hot_path_is_that_of_keys() {
         assert!(is_kv("/v1/kv") && is_kv("/v1/kv/") && is_kv("/v1/kv//a") && !is_kv("/v1/kvx"));
     }
 

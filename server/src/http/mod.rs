@@ -1,7 +1,8 @@
-//! ① The routes, all of them on one screen.
+//! ① The edge over HTTP. What is routed stands in the tables of [`routes`].
 
 pub mod call;
 pub mod front;
+pub mod openapi;
 pub mod problem;
 pub mod validity;
 
@@ -10,6 +11,7 @@ mod claim;
 mod cluster;
 mod counter;
 mod cursor;
+mod endpoint;
 mod events;
 mod frame;
 mod group;
@@ -23,11 +25,13 @@ mod lock;
 mod lock_list;
 mod objects;
 mod ops;
+mod params;
 mod parked;
 mod query;
 mod queue;
 mod read;
 mod respond;
+mod routes;
 mod service;
 mod session;
 mod topic;
@@ -36,52 +40,58 @@ mod txn;
 mod watch;
 mod wire;
 
+use std::sync::OnceLock;
+
 use axum::Router;
-use axum::routing::{any, get, post};
 
 use crate::edge::Edge;
 
-/// Every endpoint. `{name}` is one segment, `%2F` included; a KV key may have slashes of its own.
+/// The router of all endpoints, made of the same rows as the document.
 pub fn routes(edge: Edge) -> Router {
-    Router::new()
-        .route("/v1/kv", any(kv::serve))
-        .route("/v1/kv/{*key}", any(kv::serve))
-        .route("/v1/txn", post(txn::run))
-        .route("/v1/events", get(events::stream))
-        .route("/v1/sessions", get(session::list).post(session::open))
-        .route("/v1/sessions/{id}", get(session::show).delete(session::close))
-        .route("/v1/sessions/{id}/renew", post(session::renew))
-        .route("/v1/sessions/{id}/hold", post(session::hold))
-        .route("/v1/locks", get(lock_list::list))
-        .route("/v1/locks/{name}", get(lock_list::show).delete(lock::break_holds))
-        .route("/v1/locks/{name}/acquire", post(lock::acquire))
-        .route("/v1/locks/{name}/release", post(lock::release))
-        .route("/v1/locks/{name}/renew", post(lock::renew))
-        .route("/v1/locks/{name}/transfer", post(lock::transfer))
-        .route("/v1/latches", get(latch::list))
-        .route("/v1/latches/{name}", get(latch::show).put(latch::create).delete(latch::delete))
-        .route("/v1/latches/{name}/count_down", post(latch::count_down))
-        .route("/v1/latches/{name}/await", post(latch::wait))
-        .route("/v1/counters", get(counter::list))
-        .route("/v1/counters/{name}", get(counter::show).put(counter::set).delete(counter::delete))
-        .route("/v1/counters/{name}/add", post(counter::add))
-        .route("/v1/groups", get(group::list))
-        .route("/v1/groups/{name}", get(group::show))
-        .route("/v1/groups/{name}/members/{id}", get(group::member).put(group::join).delete(group::leave))
-        .route("/v1/cluster", get(cluster::show))
-        .route("/v1/members", get(cluster::list).post(cluster::add))
-        .route("/v1/members/{id}", get(cluster::member).delete(cluster::remove))
-        .route("/v1/members/{id}/promote", post(cluster::promote))
-        .route("/v1/members/{id}/transfer", post(cluster::transfer))
-        .route("/v1/maintenance/compact", post(cluster::compact))
-        .route("/v1/maintenance/hash", get(cluster::hash))
-        .route("/v1/limits", get(ops::limits))
-        .route("/version", get(ops::version))
-        .route("/livez", get(ops::livez))
-        .route("/readyz", get(ops::readyz))
-        .route("/metrics", get(ops::metrics))
-        .route("/problems/{code}", get(ops::problem))
-        .fallback(front::no_route)
-        .method_not_allowed_fallback(front::no_method)
-        .with_state(edge)
+    let mut router = Router::new();
+    for row in routes::families().into_iter().flat_map(|family| family.rows) {
+        router = router.route(row.path, row.handler);
+    }
+    router.fallback(front::no_route).method_not_allowed_fallback(front::no_method).with_state(edge)
+}
+
+/// The route a path belongs to, for metrics: never a name that a client chose.
+fn route_of(path: &str) -> &'static str {
+    static ROUTES: OnceLock<Vec<&'static str>> = OnceLock::new();
+    let routes = ROUTES.get_or_init(|| {
+        let rows = routes::families().into_iter().flat_map(|family| family.rows);
+        rows.map(|row| row.path).filter(|path| !path.contains('*')).collect()
+    });
+    let fits = |route: &str| {
+        let (mut given, mut known) = (path.split('/'), route.split('/'));
+        loop {
+            match (given.next(), known.next()) {
+                (None, None) => return true,
+                (Some(part), Some(word)) if part == word || (word.starts_with('{') && !part.is_empty()) => {}
+                _ => return false,
+            }
+        }
+    };
+    routes.iter().find(|route| fits(route)).copied().unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::route_of;
+
+    #[test]
+    fn the_route_of_a_path_never_names_a_name() {
+        for (path, route) in [
+            ("/v1/locks/secret/acquire", "/v1/locks/{name}/acquire"),
+            ("/v1/locks/secret%2Fx", "/v1/locks/{name}"),
+            ("/v1/sessions/7587d8aa00000001/renew", "/v1/sessions/{id}/renew"),
+            ("/v1/txn", "/v1/txn"),
+            ("/v1/locks/", "other"),
+            ("/v1/locks/secret/acquire/more", "other"),
+            ("/v1/nothing/secret", "other"),
+            ("/livez", "/livez"),
+        ] {
+            assert_eq!(route_of(path), route);
+        }
+    }
 }

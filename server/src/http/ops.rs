@@ -13,7 +13,10 @@ use super::call::{Call, WAIT_MAX};
 use super::kv::TTL_DEFAULT;
 use super::list::{ITEMS_DEFAULT, ITEMS_MAX};
 use super::problem::Answer;
-use super::respond;
+use super::{openapi, respond};
+
+/// Type of the metrics.
+pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// `GET /v1/limits`
 pub async fn limits(call: Call) -> Answer {
@@ -113,7 +116,15 @@ fn plain(status: StatusCode, content_type: &'static str, text: String) -> Respon
 pub async fn metrics(call: Call) -> Answer {
     call.query.done()?;
     let text = call.edge.metrics.render(&call.edge);
-    Ok(plain(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))
+    Ok(plain(StatusCode::OK, OPENMETRICS, text))
+}
+
+/// `GET /openapi.json`
+pub async fn openapi(call: Call) -> Answer {
+    call.query.done()?;
+    let mut response = Response::new(Body::from(openapi::text()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
 }
 
 /// `GET /problems/{code}`: what the `type` of a problem leads to.

@@ -118,26 +118,23 @@ pub async fn renew(mut call: Call) -> Answer {
     let received = Instant::now();
     let id = id(&call)?;
     let (body, bytes) = call.json::<api::SessionRenew>().await?;
-    if body.progress.is_some() || body.meta.is_some() {
-        if body.progress.as_ref().is_some_and(|p| p.percent > 100) {
-            return Err(bad_body("progress.percent: 0 to 100"));
-        }
-        let note = body.progress.as_ref().and_then(|p| p.note.as_deref());
-        if note.is_some_and(|note| note.len() > limits::NAME_BYTES) {
-            return Err(bad_body(format!("progress.note: at most {} bytes", limits::NAME_BYTES)));
-        }
-        let update = UpdateSession {
-            id,
-            progress: body.progress.as_ref().map(|p| p.percent),
-            note: note.map(Into::into),
-            meta: body.meta.as_ref().map(meta_text).transpose()?,
-        };
-        let mutation = call.mutation(&bytes)?;
+    if body.progress.as_ref().is_some_and(|p| p.percent > 100) {
+        return Err(bad_body("progress.percent: 0 to 100"));
+    }
+    let note = body.progress.as_ref().and_then(|p| p.note.as_deref());
+    if note.is_some_and(|note| note.len() > limits::NAME_BYTES) {
+        return Err(bad_body(format!("progress.note: at most {} bytes", limits::NAME_BYTES)));
+    }
+    let update = UpdateSession {
+        id,
+        progress: body.progress.as_ref().map(|p| p.percent),
+        note: note.map(Into::into),
+        meta: body.meta.as_ref().map(meta_text).transpose()?,
+    };
+    let mutation = call.mutation(&bytes)?;
+    // A bare renewal does not go through the log and is idempotent by itself; a guard is judged there.
+    if body.progress.is_some() || body.meta.is_some() || !mutation.guards.is_empty() {
         outcome(call.propose(mutation, Operation::UpdateSession(update)).await?)?;
-    } else {
-        // A renewal is idempotent: the key is taken and has nothing to do.
-        call.twin("idempotency_key", "idempotency-key")?;
-        call.query.done()?;
     }
     let valid_for = match call.edge.node.renew(id, call.deadline).await {
         Ok(valid_for) => valid_for,

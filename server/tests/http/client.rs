@@ -89,7 +89,12 @@ impl Client {
     }
 
     pub async fn answer(&mut self, bodiless: bool) -> Answer {
-        let mut answer = self.head().await.expect("an answer before the connection ends");
+        let head = self.head().await.expect("an answer before the connection ends");
+        self.rest(head, bodiless).await
+    }
+
+    /// The answer whose head was read before.
+    pub async fn rest(&mut self, mut answer: Answer, bodiless: bool) -> Answer {
         let length = answer.header("content-length").and_then(|l| l.parse::<usize>().ok());
         if bodiless || answer.status == 304 || answer.status == 204 {
             return answer;

@@ -12,6 +12,7 @@ use std::path::Path;
 use tokio::task::JoinHandle;
 
 use crate::client::{Answer, Client, Frames};
+use crate::document;
 use crate::server::{Running, start};
 
 const HEADERS: [&str; 13] = [
@@ -36,6 +37,8 @@ struct Talk {
     sessions: Vec<String>,
     parked: BTreeMap<String, JoinHandle<Answer>>,
     streams: BTreeMap<String, Frames>,
+    /// Method and path of each stream.
+    asked: BTreeMap<String, (String, String)>,
 }
 
 fn run_file(name: &str) {
@@ -45,8 +48,14 @@ fn run_file(name: &str) {
     let actual = runtime.block_on(async {
         let running = start(|config| config.request_timeout = "5s".parse().unwrap()).await;
         let client = Client::connect(running.address).await;
-        let mut talk =
-            Talk { running, client, sessions: Vec::new(), parked: BTreeMap::new(), streams: BTreeMap::new() };
+        let mut talk = Talk {
+            running,
+            client,
+            sessions: Vec::new(),
+            parked: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            asked: BTreeMap::new(),
+        };
         let mut out = String::new();
         for block in text.split("\n\n").map(str::trim_matches_newlines).filter(|b| !b.is_empty()) {
             if !out.is_empty() {
@@ -100,6 +109,10 @@ impl Talk {
             let mut out = String::new();
             for _ in 0..count.parse::<usize>().expect("a number of lines") {
                 let line = self.streams.get_mut(name).expect("an open stream").line().await;
+                let (method, path) = &self.asked[name];
+                if let Some(frame) = line.as_ref().filter(|line| line.starts_with('{')) {
+                    document::check_frame(method, path, frame);
+                }
                 let _ = writeln!(out, "{}", line.map_or("(end)".to_owned(), |line| self.hidden(&line)));
             }
             return out;
@@ -125,10 +138,12 @@ impl Talk {
         match tag {
             None => {
                 let answer = self.client.call(method, path, &headers, body.as_bytes()).await;
+                document::check(method, path, &answer);
                 self.shown(&answer)
             }
             Some((name, '=')) => {
                 let stream = Frames::open(self.running.address, method, path, &headers).await;
+                self.asked.insert(name.to_owned(), (method.to_owned(), path.to_owned()));
                 let head = self.shown(&stream.head.clone());
                 self.streams.insert(name.to_owned(), stream);
                 head
@@ -136,7 +151,12 @@ impl Talk {
             Some((name, _)) => {
                 let mut client = Client::connect(self.running.address).await;
                 client.send(&crate::client::request(method, path, &headers, body.as_bytes())).await;
-                let waiting = tokio::spawn(async move { client.answer(false).await });
+                let (method, path) = (method.to_owned(), path.to_owned());
+                let waiting = tokio::spawn(async move {
+                    let answer = client.answer(false).await;
+                    document::check(&method, &path, &answer);
+                    answer
+                });
                 self.parked.insert(name.to_owned(), waiting);
                 // Whoever comes next comes later.
                 tokio::time::sleep(std::time::Duration::from_millis(150)).await;

@@ -2,6 +2,7 @@
 
 mod client;
 mod conversations;
+mod document;
 mod framing;
 mod limits;
 mod lists;

@@ -1,0 +1,44 @@
+//! The rows of locks.
+
+use coracle_api::Code::{
+    CursorExpired, LockHeld, LockNotFound, NotHolder, SessionExpired, TooManyWaiters, WouldDeadlock,
+};
+use coracle_api::{Acquired, Broken, HoldFrame, Lock, Page, Released, Renewed, Waiting};
+
+use super::super::endpoint::{Endpoint, Family, delete, get, post};
+use super::super::params::{CLAIM, KEEP, OWNER, PREFIX, Param, REASON, TO, WAIT};
+use super::super::{lock, lock_list};
+
+const MODE: Param =
+    Param::word("mode", &["exclusive", "shared"]).says("Alone, or together with others that share.");
+
+pub fn family() -> Family {
+    Family {
+        name: "Locks",
+        says: "One holder at a time, or several that share; a line in order of arrival; fencing tokens.",
+        rows: rows(),
+    }
+}
+
+#[rustfmt::skip]
+fn rows() -> Vec<Endpoint> {
+    vec![
+        get("/v1/locks", lock_list::list).says("List locks that are held or waited for.")
+            .takes(&[PREFIX]).pages().waits().watches::<Lock>().answers::<Page<Lock>>(200).problems(&[CursorExpired]),
+        get("/v1/locks/{name}", lock_list::show).says("Who holds a lock and who waits, in order.")
+            .waits().watches::<Lock>().answers::<Lock>(200).problems(&[LockNotFound]),
+        delete("/v1/locks/{name}", lock::break_holds).says("End every hold of a lock.")
+            .takes(&[REASON]).changes().answers::<Broken>(200).problems(&[LockNotFound]),
+        post("/v1/locks/{name}/acquire", lock::acquire).says("Take the lock, or wait in line.")
+            .more("202 is a place in the line, kept by its session: repeat the request on any node.")
+            .takes(&[MODE, WAIT, KEEP, OWNER]).trio().needs("ttl=1m").changes()
+            .answers::<Acquired>(200).answers::<Waiting>(202).streams::<HoldFrame>("hold=true")
+            .problems(&[LockHeld, WouldDeadlock, TooManyWaiters]),
+        post("/v1/locks/{name}/release", lock::release).says("Give the lock back, or leave the line.")
+            .takes(CLAIM).changes().answers::<Released>(200).problems(&[NotHolder, SessionExpired]),
+        post("/v1/locks/{name}/renew", lock::renew).says("Renew the session, if it holds the lock.")
+            .takes(CLAIM).answers::<Renewed>(200).problems(&[NotHolder, SessionExpired]),
+        post("/v1/locks/{name}/transfer", lock::transfer).says("Hand the lock over to another session.")
+            .takes(CLAIM).takes(&[TO]).changes().answers::<Renewed>(200).problems(&[NotHolder, SessionExpired]),
+    ]
+}

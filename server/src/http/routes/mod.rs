@@ -1,0 +1,26 @@
+//! ① The route tables, one file a family: what is served, with which parameters, answers and problems.
+//!
+//! A row is the route and its documentation in one; see [`super::endpoint`].
+
+mod cluster;
+mod counters;
+mod groups;
+mod kv;
+mod locks;
+mod sessions;
+
+use super::endpoint::Family;
+
+/// Every family, in the order in which the document tells of them.
+pub fn families() -> Vec<Family> {
+    vec![
+        kv::family(),
+        sessions::family(),
+        locks::family(),
+        counters::latches(),
+        counters::counters(),
+        groups::family(),
+        cluster::cluster_family(),
+        cluster::operations_family(),
+    ]
+}
