@@ -31,6 +31,7 @@ const LATER: &[Code] = &[
     Code::NoHealthyInstance,
     Code::TopicNotFound,
     Code::SubscriptionNotFound,
+    Code::SessionRequired,
     Code::NotConsumer,
     Code::QueueNotFound,
     Code::MessageNotFound,
