@@ -12,6 +12,7 @@ use super::endpoint::{Body, Content, Endpoint, Family, OUTSIDE};
 use super::params::{Kind, Param, Place};
 use super::{events, routes};
 
+pub mod page;
 mod schemas;
 
 use schemas::Schemas;

@@ -18,6 +18,11 @@ use super::{openapi, respond};
 /// Type of the metrics.
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+pub const HTML: &str = "text/html; charset=utf-8";
+/// A page with a style of its own and nothing else.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'";
+
 /// `GET /v1/limits`
 pub async fn limits(call: Call) -> Answer {
     call.query.done()?;
@@ -110,6 +115,17 @@ fn plain(status: StatusCode, content_type: &'static str, text: String) -> Respon
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// `GET /docs`: the same for people.
+pub async fn docs(call: Call) -> Answer {
+    call.query.done()?;
+    let mut response = Response::new(Body::from(openapi::page::html()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(HTML));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
+    Ok(response)
 }
 
 /// `GET /metrics`

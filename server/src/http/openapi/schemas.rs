@@ -121,6 +121,10 @@ fn renamed(value: Value, name: &impl Fn(&str) -> String) -> Value {
 fn never_null(mut schema: Value) -> Value {
     match &mut schema {
         Value::Object(members) => {
+            // What a reader makes of an absent member, not what is ever written.
+            if members.contains_key("type") || members.contains_key("$ref") {
+                members.remove("default");
+            }
             let required: BTreeSet<String> = match members.get("required").and_then(Value::as_array) {
                 Some(names) => names.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect(),
                 None => BTreeSet::new(),

@@ -70,6 +70,7 @@ fn operations_rows() -> Vec<Endpoint> {
             .answers_with(200, Content::Text(ops::OPENMETRICS)),
         get("/problems/{code}", ops::problem).says("What a problem means and what to do.")
             .takes(&[CODE]).answers_with(200, TEXT).problems(&[RouteNotFound]),
+        get("/docs", ops::docs).says("This document, as a page for people.").answers_with(200, Content::Text(ops::HTML)),
         get("/openapi.json", ops::openapi).says("This document.").answers_with(200, Content::Text("application/json")),
     ]
 }
