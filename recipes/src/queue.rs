@@ -21,15 +21,20 @@
 //!
 //! The entry that makes a message ready also assigns it ((`Desk::finish`)). A receiver that waited *collects* what
 //! it was assigned before it answers its caller: if it dies before, the message returns as if nothing had happened.
+//! Generations, conditions and finalizers of barrier queues are in [`barrier`].
 
 mod admin;
+pub mod barrier;
+mod control;
 mod delivery;
 mod desk;
+mod generation;
 mod keys;
 mod line;
 mod look;
 mod operation;
 mod outcome;
+mod progress;
 mod receive;
 mod send;
 mod settle;
@@ -47,13 +52,15 @@ use coracle_store::{
 use minicbor::{Decode, Encode};
 
 use crate::{Described, bounded, names};
+pub use barrier::{Barrier, Generation};
 use keys::{Keys, Part};
 pub use keys::{MessageId, Ticket};
 pub use look::{Consumer, Item, Messages, Standing, State, Statistics, Turn, consumers, message, messages};
 pub use operation::{
     Backoff, Config, Header, Kind, Message, Nack, Operation, Overflow, Receipt, Receipts, Receive, Send,
 };
-pub use outcome::{Death, Delivered, Delivery, Outcome, Refusal, Sent};
+pub use outcome::{Death, Delivered, Delivery, Ordinal, Outcome, Refusal, Sent};
+pub use progress::{Own, Progress, broadcast, items, own, progress, slot_of};
 pub use state::{Role, Terms};
 
 /// As in the URL.
@@ -94,7 +101,8 @@ pub fn statistics(view: View<'_>, queue: &str) -> Option<Statistics> {
 /// The configuration in force.
 #[must_use]
 pub fn config(view: View<'_>, queue: &str) -> Config {
-    look::config(view, &Keys::new(queue), queue)
+    let keys = Keys::new(queue);
+    progress::whole(view, &keys, look::config(view, &keys, queue))
 }
 
 /// The keys to watch for a receiver that waits: its place in line, and what it is assigned.
@@ -125,6 +133,7 @@ pub(crate) fn apply(txn: &mut Txn<'_>, _: &Principal, operation: Operation) -> R
         Operation::Configure(queue, config) => admin::configure(txn, &queue, config),
         Operation::Pause(queue, paused) => admin::pause(txn, &queue, paused),
         Operation::Transfer(queue, from, to) => admin::transfer(txn, &queue, from, to),
+        Operation::Control(control) => control::control(txn, control),
     }
 }
 
@@ -163,12 +172,14 @@ pub(crate) fn drains(operation: &Operation) -> bool {
         | Operation::Purge(..)
         | Operation::Configure(_, None)
         | Operation::Pause(..)
-        | Operation::Transfer(..) => true,
+        | Operation::Transfer(..)
+        | Operation::Control(_) => true,
     }
 }
 
 /// `sent`, `removed` (acknowledged, deleted, expired or moved), `ready` (visible again), `delayed`, `received`;
-/// `waiting`, `left`; `consumer` (the one of a queue with `single_active`), `consumer_left`; `configured`, `unconfigured`.
+/// `waiting`, `left`; `consumer` (the one of a queue with `single_active`), `consumer_left`; `configured`, `unconfigured`;
+/// `filling`, `released`, `broken`, `done` (a generation of a barrier queue).
 pub(crate) fn describe(event: &Event) -> Option<Described> {
     let (name, part) = Keys::of(&event.key)?;
     let record = event.record.as_ref().or(event.previous.as_ref())?;
@@ -184,6 +195,7 @@ pub(crate) fn describe(event: &Event) -> Option<Described> {
         (Part::Active, false) => ("consumer_left", None),
         (Part::Config, true) => ("configured", None),
         (Part::Config, false) => ("unconfigured", None),
+        (Part::Generation(_), there) => (look::told(record, event.previous.as_deref(), there)?, None),
         _ => return None,
     };
     let item = item.map(|id| id.to_string());

@@ -1,8 +1,9 @@
 //! For operators: remove, purge, redrive, configure, pause, transfer.
 
-use coracle_store::limits::KEY_OVERHEAD;
+use coracle_store::limits::{KEY_OVERHEAD, NAME_BYTES};
 use coracle_store::{Key, Refusal as StoreRefusal, Revision, SessionId, Txn};
 
+use super::barrier::{Barrier, DECLARED, End, HandOut, ITEMS, NAMED};
 use super::delivery::Failure;
 use super::desk::{Desk, Draft};
 use super::keys::{MessageId, Place};
@@ -15,7 +16,7 @@ use crate::bounded;
 
 pub(super) fn remove(txn: &mut Txn<'_>, queue: &str, id: MessageId) -> Result<Outcome, StoreRefusal> {
     let mut desk = Desk::open(txn, queue);
-    if !desk.remove(id) {
+    if !desk.remove(id, End::Dropped) {
         return Err(Refusal::MessageNotFound(id).into());
     }
     desk.finish();
@@ -39,7 +40,7 @@ pub(super) fn purge(
         ids.extend(found.filter(|id| id.revision <= until).take(SLICE - ids.len()));
     }
     for id in &ids {
-        desk.remove(*id);
+        desk.remove(*id, End::Dropped);
     }
     desk.finish();
     Ok(Outcome::Moved(ids.len() as u64, ids.len() == SLICE))
@@ -75,7 +76,7 @@ pub(super) fn redrive(
         let death = decoded::<Body<'_>>(&record.value).death;
         // One that was sent here by hand goes nowhere of itself.
         let Some(target) = to.map(str::to_owned).or(death.map(|death| death.queue.into())) else { continue };
-        desk.remove(id);
+        desk.remove(id, End::Acked);
         letters.push((target, record));
     }
     desk.keep();
@@ -111,14 +112,24 @@ pub(super) fn configure(
     match config {
         Some(config) => {
             check(queue, &config)?;
-            turn_into(&desk, config.kind)?;
-            desk.txn.make_room(if fresh { KEY_OVERHEAD + key.as_bytes().len() + 512 } else { 0 })?;
-            desk.put(key, encoded(&config));
+            turn_into(&desk, &config)?;
+            let ids = config.barrier.as_ref().map_or(&[][..], |barrier| &barrier.contains);
+            let room: usize = ids.iter().map(|id| KEY_OVERHEAD + key.as_bytes().len() + id.len()).sum();
+            desk.txn.make_room(if fresh {
+                KEY_OVERHEAD + key.as_bytes().len() + 512 + room
+            } else {
+                room
+            })?;
             desk.config = config;
+            let barrier = desk.config.barrier.clone();
+            desk.set_barrier(barrier.as_ref())?;
+            desk.config.barrier = barrier.map(|barrier| barrier.short());
+            desk.put(key, encoded(&desk.config));
         }
         None if fresh => return Err(Refusal::NotFound.into()),
         None => {
-            turn_into(&desk, Kind::Fifo)?;
+            turn_into(&desk, &look::plain(queue))?;
+            desk.set_barrier(None)?;
             desk.delete(&key);
             desk.config = look::config(desk.txn.view(), &desk.keys, queue);
         }
@@ -137,19 +148,18 @@ pub(super) fn configure(
     Ok(Outcome::Configured(fresh))
 }
 
-/// Messages of one kind of queue stand where another would not look.
-fn turn_into(desk: &Desk<'_, '_>, kind: Kind) -> Result<(), StoreRefusal> {
-    let changes = (desk.config.kind == Kind::Barrier) != (kind == Kind::Barrier);
-    if changes && desk.head.length() > 0 {
+/// Messages of one kind of queue stand where another would not look, and a released generation goes on as it began.
+fn turn_into(desk: &Desk<'_, '_>, config: &Config) -> Result<(), StoreRefusal> {
+    let how = |config: &Config| config.barrier.as_ref().map(|barrier| (barrier.hand_out, barrier.strict));
+    let kind =
+        (desk.config.kind == Kind::Barrier) != (config.kind == Kind::Barrier) && desk.head.length() > 0;
+    if kind || (how(&desk.config) != how(config) && !desk.at_rest()) {
         return Err(Refusal::NotEmpty(desk.head.length()).into());
     }
     Ok(())
 }
 
 fn check(queue: &str, config: &Config) -> Result<(), StoreRefusal> {
-    if config.kind == Kind::Barrier {
-        return Err(Refusal::WrongKind(Kind::Fifo, "barrier".into()).into());
-    }
     super::span("visibility", config.visibility, VISIBILITY.0)?;
     super::span("retention", config.retention, VISIBILITY.0)?;
     super::span("dedup_window", config.dedup_window, 1)?;
@@ -167,6 +177,32 @@ fn check(queue: &str, config: &Config) -> Result<(), StoreRefusal> {
     }
     if config.max_length == Some(0) {
         return Err(StoreRefusal::OutOfBounds("max_length".into(), 1, 0));
+    }
+    match &config.barrier {
+        Some(barrier) if config.kind == Kind::Barrier => check_barrier(barrier),
+        None if config.kind != Kind::Barrier => Ok(()),
+        Some(_) | None => Err(Refusal::WrongKind(config.kind, "barrier".into()).into()),
+    }
+}
+
+fn check_barrier(barrier: &Barrier) -> Result<(), StoreRefusal> {
+    let items = usize::try_from(ITEMS).unwrap_or(usize::MAX);
+    let size = barrier.size.map_or(1, |size| usize::try_from(size).unwrap_or(usize::MAX));
+    bounded("size", size, 1, items)?;
+    for (what, names, most) in [
+        ("contains", &barrier.contains, DECLARED),
+        ("absent", &barrier.absent, NAMED),
+        ("signals", &barrier.signals, NAMED),
+    ] {
+        bounded(what, names.len(), 0, most)?;
+        names.iter().try_for_each(|name| bounded(what, name.len(), 1, NAME_BYTES))?;
+    }
+    barrier.deadline.map_or(Ok(()), |deadline| super::span("deadline", deadline.after, 1))?;
+    // What everybody gets ends for nobody in particular.
+    if barrier.hand_out == HandOut::Broadcast && (barrier.finalizer.is_some() || barrier.strict) {
+        return Err(
+            Refusal::WrongKind(Kind::Barrier, "strict and finalizer with delivery=broadcast".into()).into()
+        );
     }
     Ok(())
 }

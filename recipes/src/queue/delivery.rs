@@ -3,9 +3,11 @@
 use coracle_store::limits::HOLDS;
 use coracle_store::{ContentType, Millis, Record, SessionId, Value};
 
+use super::barrier::{Barrier, End, HandOut};
 use super::desk::Desk;
+use super::generation::ASIDE;
 use super::keys::{MessageId, Place, Ticket};
-use super::state::{Body, Flight, Tally, Terms};
+use super::state::{Body, Flight, Role, Tally, Terms};
 use super::{Backoff, Delivery, FAMILY, RECEIVE_BYTES, decoded, encoded, look, time};
 
 /// A message taken out of the line.
@@ -30,8 +32,30 @@ impl Desk<'_, '_> {
         if self.config.paused {
             return None;
         }
-        let (key, record) = self.txn.view().scan(FAMILY, &self.keys.slot(self.head.front)).next()?;
+        let view = self.txn.view();
+        let first = |part: Vec<u8>| view.scan(FAMILY, &part).next();
+        let found = match &self.config.barrier {
+            None => first(self.keys.slot(0)),
+            Some(barrier) => self.front_of(barrier, first),
+        };
+        let (key, record) = found?;
         Some((Place::last_of(key)?, decoded(&record.value)))
+    }
+
+    /// The first message of a barrier queue that a receiver may have.
+    fn front_of<T>(&self, barrier: &Barrier, first: impl Fn(Vec<u8>) -> Option<T>) -> Option<T> {
+        let slot = self.head.front;
+        let of = |role: Role| first(self.keys.order(slot, role.order()));
+        let aside = || first(self.keys.slot(ASIDE));
+        if slot == self.head.filling {
+            return aside();
+        }
+        match barrier.hand_out {
+            HandOut::Work if barrier.strict && self.head.in_flight + self.head.delayed > 0 => None,
+            HandOut::Work => first(self.keys.slot(slot)),
+            HandOut::Batch => of(Role::Batch).or_else(|| of(Role::Finalizer)),
+            HandOut::Own | HandOut::Broadcast => of(Role::Finalizer).or_else(aside),
+        }
     }
 
     /// Take the first message out of the line, past those whose ttl is over.
@@ -41,11 +65,11 @@ impl Desk<'_, '_> {
             let record = self.record(place.id).expect("a message that stands somewhere has been sent");
             let body: Body<'_> = decoded(&record.value);
             if body.expires.is_some_and(|at| at <= self.txn.now()) {
-                self.remove(place.id);
+                self.remove(place.id, End::Dropped);
                 continue;
             }
             self.delete(&self.keys.ready(place));
-            self.head.ready -= 1;
+            *self.counted(place) -= 1;
             if let Some(group) = body.group {
                 self.occupy(group, None);
             }
@@ -84,7 +108,7 @@ impl Desk<'_, '_> {
             self.head.in_flight += 1;
             let delivery = if ticket.is_some() {
                 self.fly(&flight);
-                delivery(&flight, &record)
+                self.delivery(&flight, &record)
             } else {
                 self.depart(flight, terms, &record)
             };
@@ -101,8 +125,10 @@ impl Desk<'_, '_> {
         let id = flight.place.id;
         if terms.at_most_once {
             self.fly(&flight);
-            self.remove(id);
-            return delivery(&flight, record);
+            // Said before the message and what it belongs to are gone.
+            let delivery = self.delivery(&flight, record);
+            self.remove(id, End::Acked);
+            return delivery;
         }
         let visibility = terms.visibility.or(flight.session.is_none().then_some(self.config.visibility));
         flight.until = visibility.map(|span| self.txn.now().after(span));
@@ -110,7 +136,7 @@ impl Desk<'_, '_> {
             time::set_visibility(self.txn, &self.name, id, until);
         }
         self.fly(&flight);
-        delivery(&flight, record)
+        self.delivery(&flight, record)
     }
 
     /// Write a delivery. One that is not collected yet hangs on its parcel, not on the session.
@@ -149,7 +175,7 @@ impl Desk<'_, '_> {
         // A dead letter has nowhere to go.
         let mortal = look::dead_letter(&self.config, &self.name).is_some();
         if body.expires.is_some_and(|at| at <= self.txn.now()) {
-            self.forget(id, &body);
+            self.forget(id, &body, End::Dropped);
             self.vacate(&body);
         } else if mortal && failure.fatal {
             self.bury(id, &record, &tally, "fatal");
@@ -166,6 +192,25 @@ impl Desk<'_, '_> {
             }
         }
     }
+
+    /// A delivery as its consumer gets it.
+    fn delivery(&self, flight: &Flight, record: &Record) -> Delivery {
+        let body: Body<'_> = decoded(&record.value);
+        Delivery {
+            id: flight.place.id,
+            delivery: flight.delivery,
+            deliveries: flight.tally.deliveries,
+            sent: body.sent,
+            priority: body.priority,
+            group: body.group.map(Into::into),
+            headers: body.headers,
+            value: Value::from(body.value),
+            content_type: record.content_type.clone(),
+            until: flight.until,
+            place: body.item.as_ref().and_then(|arrival| look::place(self.txn.view(), &self.keys, arrival)),
+            death: body.death,
+        }
+    }
 }
 
 impl Backoff {
@@ -179,23 +224,5 @@ impl Backoff {
             span = span.saturating_mul(u64::from(self.factor));
         }
         Millis(span.min(self.max.0))
-    }
-}
-
-/// A delivery as its consumer gets it.
-fn delivery(flight: &Flight, record: &Record) -> Delivery {
-    let body: Body<'_> = decoded(&record.value);
-    Delivery {
-        id: flight.place.id,
-        delivery: flight.delivery,
-        deliveries: flight.tally.deliveries,
-        sent: body.sent,
-        priority: body.priority,
-        group: body.group.map(Into::into),
-        headers: body.headers,
-        value: Value::from(body.value),
-        content_type: record.content_type.clone(),
-        until: flight.until,
-        death: body.death,
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use coracle_store::{Cause, ContentType, Key, Record, Refusal as StoreRefusal, Timestamp, Txn, Value};
 
+use super::barrier::{End, Sweep};
 use super::keys::{Keys, MessageId, Place};
-use super::state::{Arrival, Body, Delayed, Head, Occupant, Tally};
+use super::state::{Arrival, Body, Delayed, Head, Occupant, Role, Tally};
 use super::{Config, Death, FAMILY, Header, Kind, Overflow, Refusal, decoded, encoded, look, time};
 
 /// A queue being worked on. What it counts is written by [`Desk::finish`].
@@ -39,17 +40,20 @@ impl<'t, 'a> Desk<'t, 'a> {
 
     /// Assign what is ready to those who wait, and write the counts; idle queues leave none.
     pub fn finish(mut self) {
+        if self.config.kind == Kind::Barrier {
+            self.evaluate();
+        }
         self.assign();
         self.keep();
     }
 
     /// Write the counts.
-    pub fn keep(self) {
-        let idle = self.head.length() == 0 && self.head.waiting == 0 && self.config.kind != Kind::Barrier;
-        if idle {
-            if let Some(at) = self.head.retention {
-                time::clear_retention(self.txn, &self.name, at);
-            }
+    pub fn keep(mut self) {
+        let empty = self.head.length() == 0;
+        if empty && let Some(at) = self.head.retention.take() {
+            time::clear_retention(self.txn, &self.name, at);
+        }
+        if empty && self.head.waiting == 0 && self.config.kind != Kind::Barrier {
             self.txn.delete(&self.keys.head(), Cause::Command);
         } else if self.head != self.before {
             self.txn.put(self.keys.head(), encoded(&self.head), ContentType::Binary, None);
@@ -110,7 +114,7 @@ impl<'t, 'a> Desk<'t, 'a> {
     pub fn place(id: MessageId, body: &Body<'_>) -> Place {
         match &body.item {
             None => Place { slot: 0, order: 9 - body.priority.min(9), id },
-            Some(item) => Place { slot: item.slot, order: item.role.order(), id },
+            Some(arrival) => Place { slot: arrival.slot, order: arrival.role.order(), id },
         }
     }
 
@@ -173,7 +177,7 @@ impl<'t, 'a> Desk<'t, 'a> {
 
     fn put_ready(&mut self, place: Place, tally: &Tally) {
         self.put(self.keys.ready(place), encoded(tally));
-        self.head.ready += 1;
+        *self.counted(place) += 1;
     }
 
     fn block(&mut self, group: &str, place: Place, tally: &Tally) {
@@ -211,13 +215,13 @@ impl<'t, 'a> Desk<'t, 'a> {
     }
 
     /// Take a message out, whatever its state; true if there was one.
-    pub fn remove(&mut self, id: MessageId) -> bool {
+    pub fn remove(&mut self, id: MessageId, end: End) -> bool {
         let Some(record) = self.record(id) else { return false };
         let body: Body<'_> = decoded(&record.value);
         if self.unplace(id, &body) {
             self.vacate(&body);
         }
-        self.forget(id, &body);
+        self.forget(id, &body, end);
         true
     }
 
@@ -236,7 +240,7 @@ impl<'t, 'a> Desk<'t, 'a> {
         }
         let place = Self::place(id, body);
         if self.delete(&self.keys.ready(place)) {
-            self.head.ready -= 1;
+            *self.counted(place) -= 1;
             return true;
         }
         if let Some(group) = body.group
@@ -248,7 +252,14 @@ impl<'t, 'a> Desk<'t, 'a> {
     }
 
     /// The message is no more; it stands nowhere.
-    pub fn forget(&mut self, id: MessageId, body: &Body<'_>) {
+    pub fn forget(&mut self, id: MessageId, body: &Body<'_>, end: End) {
+        self.erase(id, body);
+        if let Some(arrival) = &body.item {
+            self.ended(arrival, end);
+        }
+    }
+
+    fn erase(&mut self, id: MessageId, body: &Body<'_>) {
         if let Some(at) = body.expires {
             time::clear_expiry(self.txn, &self.name, id, at);
         }
@@ -259,12 +270,17 @@ impl<'t, 'a> Desk<'t, 'a> {
     /// To the dead letters. It stands nowhere any more.
     pub fn bury(&mut self, id: MessageId, record: &Record, tally: &Tally, why: &str) {
         let body: Body<'_> = decoded(&record.value);
-        self.forget(id, &body);
-        let Some(dead) = look::dead_letter(&self.config, &self.name) else { return };
         let reason = match &tally.reason {
             Some(reason) => reason.clone(),
             None => why.into(),
         };
+        if let Some(Arrival { role: Role::Batch, number, .. }) = body.item {
+            // What it stands for dies, not the message that says so.
+            self.erase(id, &body);
+            return self.batch_ended(number, Sweep::Dead(reason));
+        }
+        self.forget(id, &body, End::Dead);
+        let Some(dead) = look::dead_letter(&self.config, &self.name) else { return };
         let death = Death {
             queue: self.name.as_str().into(),
             id,
@@ -287,11 +303,15 @@ impl<'t, 'a> Desk<'t, 'a> {
     }
 
     /// Add a message that is ready at once, over every bound: a dead letter, or one that comes back.
-    pub fn add(&mut self, draft: Draft<'_>) -> MessageId {
+    pub fn add(&mut self, draft: Draft<'_>) {
+        if self.config.kind == Kind::Barrier {
+            // Without a session there is nothing to refuse.
+            let _ = self.arrive(draft, None, None);
+            return;
+        }
         let id = self.write(draft, None);
         let record = self.record(id).expect("just written");
         self.make_ready(id, &decoded(&record.value), &Tally::default());
-        id
     }
 
     /// Make room for one more: refuse, or let the oldest of the lowest priority die.
@@ -299,7 +319,7 @@ impl<'t, 'a> Desk<'t, 'a> {
         let Some(most) = self.config.max_length else { return Ok(()) };
         while self.head.length() >= most {
             let full = Refusal::Full(self.head.length(), most);
-            if self.config.overflow == Overflow::Reject {
+            if self.config.overflow == Overflow::Reject || self.config.kind == Kind::Barrier {
                 return Err(full.into());
             }
             let view = self.txn.view();
@@ -323,7 +343,7 @@ impl<'t, 'a> Desk<'t, 'a> {
 
 impl super::Role {
     /// Within a generation.
-    fn order(self) -> u8 {
+    pub(super) fn order(self) -> u8 {
         match self {
             Self::Batch => 0,
             Self::Item => 1,

@@ -80,6 +80,7 @@ const DEDUP: u8 = b'u';
 const GENERATION: u8 = b'n';
 const PRESENT: u8 = b'y';
 const DECLARED: u8 = b'e';
+const FINALIZER: u8 = b'i';
 const HOLES: u8 = b'x';
 
 impl Keys {
@@ -105,7 +106,7 @@ impl Keys {
             ACTIVE => Part::Active,
             DEDUP => Part::Dedup,
             GENERATION => Part::Generation(u64::from_be_bytes(*rest.first_chunk()?)),
-            PRESENT | DECLARED | HOLES => Part::Barrier,
+            PRESENT | DECLARED | FINALIZER | HOLES => Part::Barrier,
             _ => return None,
         };
         Some((name, part))
@@ -191,6 +192,35 @@ impl Keys {
     pub fn dedup(&self, id: &str) -> Key {
         self.key(DEDUP, &[&names::closed(id)])
     }
+    pub fn generation(&self, slot: u64) -> Key {
+        self.key(GENERATION, &[&slot.to_be_bytes()])
+    }
+    pub fn generations(&self) -> Vec<u8> {
+        self.scanned(GENERATION, &[])
+    }
+    /// An item of a generation, by the id its producer gave it.
+    pub fn present(&self, slot: u64, id: &str) -> Key {
+        self.key(PRESENT, &[&slot.to_be_bytes(), &names::closed(id)])
+    }
+    /// An id that `contains` waits for.
+    pub fn declared(&self, id: &str) -> Key {
+        self.key(DECLARED, &[&names::closed(id)])
+    }
+    pub fn all_declared(&self) -> Vec<u8> {
+        self.scanned(DECLARED, &[])
+    }
+    /// What the finalizer says.
+    pub fn finalizer(&self) -> Key {
+        self.key(FINALIZER, &[])
+    }
+    /// Holes among 1024 arrivals of a generation.
+    pub fn holes(&self, slot: u64, block: u64) -> Key {
+        self.key(HOLES, &[&slot.to_be_bytes(), &block.to_be_bytes()])
+    }
+    pub fn all_holes(&self, slot: u64) -> Vec<u8> {
+        self.scanned(HOLES, &[&slot.to_be_bytes()])
+    }
+
     fn key(&self, part: u8, rest: &[&[u8]]) -> Key {
         Key::new(FAMILY, &self.scanned(part, rest))
     }

@@ -2,9 +2,10 @@
 
 use coracle_store::{ContentType, Key, Record, Revision, SessionId, Timestamp, Value, View};
 
+use super::barrier::{self, Generation, Stage};
 use super::keys::{Keys, MessageId, Place};
-use super::state::{Body, Delayed, Flight, Head, Tally, Terms, Waiter};
-use super::{Config, DEAD, Death, FAMILY, Header, Ticket, decoded};
+use super::state::{Arrival, Body, Delayed, Flight, Head, Role, Tally, Terms, Waiter};
+use super::{Config, DEAD, Death, FAMILY, Header, Ordinal, Ticket, decoded};
 
 /// Where a receiver that waits is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub enum State {
     Blocked,
     Delayed,
     InFlight,
+    /// Of the generation that fills.
+    Held,
 }
 
 /// Which messages to list.
@@ -88,6 +91,10 @@ pub struct Item {
     pub value: Value,
     pub content_type: ContentType,
     pub death: Option<Death>,
+    /// Its place in a released generation.
+    pub place: Option<Ordinal>,
+    /// As its producer named it.
+    pub name: Option<Box<str>>,
     /// For the next page.
     pub position: Vec<u8>,
 }
@@ -96,6 +103,8 @@ pub struct Item {
 pub enum Standing {
     Ready,
     Blocked,
+    /// In a generation that is not delivered (yet).
+    Held,
     Delayed {
         until: Timestamp,
         /// It was delivered before.
@@ -156,7 +165,7 @@ pub(super) fn statistics(view: View<'_>, queue: &str) -> Option<Statistics> {
         return None;
     }
     let Head { ready, blocked, delayed, in_flight, held, bytes, waiting, .. } = head.unwrap_or_default();
-    let config = config(view, &keys, queue);
+    let config = super::progress::whole(view, &keys, config(view, &keys, queue));
     let dead_letter = dead_letter(&config, queue);
     let dead = dead_letter.as_ref().and_then(|dead| self::head(view, &Keys::new(dead)));
     let oldest = view.scan(FAMILY, &keys.bodies()).next();
@@ -204,6 +213,7 @@ pub fn messages(view: View<'_>, queue: &str, wanted: &Messages) -> Vec<Item> {
     let part = match wanted.state {
         None => keys.bodies(),
         Some(State::Ready) => keys.slot(head(view, &keys).map_or(0, |head| head.front)),
+        Some(State::Held) => keys.slot(head(view, &keys).map_or(0, |head| head.filling)),
         Some(State::Blocked) => keys.all_blocked(),
         Some(State::Delayed) => keys.all_delayed(),
         Some(State::InFlight) => keys.flights(),
@@ -226,6 +236,25 @@ pub fn messages(view: View<'_>, queue: &str, wanted: &Messages) -> Vec<Item> {
     items
 }
 
+/// Items of a released generation that nobody has taken out, in their order.
+pub(super) fn items_of(
+    view: View<'_>,
+    keys: &Keys,
+    slot: u64,
+    after: Option<MessageId>,
+    limit: usize,
+) -> Vec<Item> {
+    let part = keys.order(slot, Role::Item.order());
+    let end = Key::new(FAMILY, &part);
+    let start = match after {
+        Some(after) => Key::new(FAMILY, &[&part[..], &after.bytes(), &[0]].concat()),
+        None => end.clone(),
+    };
+    let within = view.seek(&start).take_while(|(key, _)| key.as_bytes().starts_with(end.as_bytes()));
+    let ids = within.take(limit).filter_map(|(key, _)| Place::last_of(key)).map(|place| place.id);
+    ids.filter_map(|id| Some(item(view, keys, id, view.get(&keys.body(id))?, id.bytes().to_vec()))).collect()
+}
+
 fn item(view: View<'_>, keys: &Keys, id: MessageId, record: &Record, position: Vec<u8>) -> Item {
     let body: Body<'_> = decoded(&record.value);
     let (standing, Tally { deliveries, reason }) = standing(view, keys, id, &body);
@@ -242,6 +271,8 @@ fn item(view: View<'_>, keys: &Keys, id: MessageId, record: &Record, position: V
         value: Value::from(body.value),
         content_type: record.content_type.clone(),
         death: body.death,
+        place: body.item.as_ref().and_then(|arrival| place(view, keys, arrival)),
+        name: body.item.and_then(|arrival| arrival.id).map(Into::into),
         position,
     }
 }
@@ -258,14 +289,55 @@ fn standing(view: View<'_>, keys: &Keys, id: MessageId, body: &Body<'_>) -> (Sta
     let place: Place = super::desk::Desk::place(id, body);
     let tally = |key: &Key| view.get(key).map(|record| decoded::<Tally>(&record.value));
     if let Some(tally) = tally(&keys.ready(place)) {
-        return (Standing::Ready, tally);
+        let held = body.item.as_ref().is_some_and(|arrival| held(view, keys, arrival));
+        return (if held { Standing::Held } else { Standing::Ready }, tally);
     }
     let tally = body.group.and_then(|group| tally(&keys.blocked(group, place)));
     (Standing::Blocked, tally.unwrap_or_default())
+}
+
+/// What a message of a barrier queue is, once its generation is released.
+pub(super) fn place(view: View<'_>, keys: &Keys, arrival: &Arrival<'_>) -> Option<Ordinal> {
+    let slot = if arrival.role == Role::Item { arrival.slot } else { arrival.number };
+    let generation: Generation = decoded(&view.get(&keys.generation(slot))?.value);
+    let size = generation.released?.size;
+    let ordinal = (arrival.role == Role::Item).then(|| barrier::ordinal(view, keys, slot, arrival.number));
+    Some(Ordinal {
+        role: arrival.role,
+        generation: generation.number,
+        ordinal,
+        size,
+        id: arrival.id.map(Into::into),
+    })
+}
+
+/// Whether an item waits for its generation, or is not for receivers.
+fn held(view: View<'_>, keys: &Keys, arrival: &Arrival<'_>) -> bool {
+    let head = head(view, keys).unwrap_or_default();
+    let barrier = view.get(&keys.config()).and_then(|record| decoded::<Config>(&record.value).barrier);
+    let works = barrier.is_some_and(|barrier| barrier.hand_out == barrier::HandOut::Work);
+    let front = arrival.slot == head.front && head.front < head.filling;
+    arrival.role == Role::Item && !(works && front)
 }
 
 /// Whether a ready message has been delivered before, from the record of its place.
 pub(super) fn was_delivered(record: &Record) -> bool {
     let tally: Tally = decoded(&record.value);
     tally.deliveries > 0
+}
+
+/// What a change of a generation's record means; `None` for mere counting.
+pub(super) fn told(record: &Record, previous: Option<&Record>, there: bool) -> Option<&'static str> {
+    let now: Generation = decoded(&record.value);
+    let before = previous.map(|record| decoded::<Generation>(&record.value));
+    let filled = before.as_ref().is_none_or(|before| before.stage == Stage::Filling);
+    match (there, now.stage) {
+        (false, _) => Some("done"),
+        (true, Stage::Filling) if before.as_ref().is_none_or(|before| before.number != now.number) => {
+            Some(if now.broken.is_some() { "broken" } else { "filling" })
+        }
+        (true, Stage::Released) if filled => Some("released"),
+        (true, Stage::Sweeping(_)) if filled => Some("broken"),
+        (true, _) => None,
+    }
 }

@@ -4,6 +4,7 @@ use coracle_store::command::Attach;
 use coracle_store::{ContentType, Millis, Revision, SessionId, Value};
 use minicbor::{Decode, Encode};
 
+use super::barrier::{Barrier, Control};
 use super::{MessageId, Terms, Ticket};
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -43,6 +44,9 @@ pub enum Operation {
     /// Hand the part of the one consumer to another living session.
     #[n(12)]
     Transfer(#[n(0)] Box<str>, #[n(1)] SessionId, #[n(2)] SessionId),
+    /// Signal, open or break the generation of a barrier queue.
+    #[n(13)]
+    Control(#[n(0)] Control),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -200,6 +204,9 @@ pub struct Config {
     pub single_active: bool,
     #[n(10)]
     pub paused: bool,
+    /// Of a queue of kind barrier, and only there.
+    #[n(11)]
+    pub barrier: Option<Barrier>,
 }
 
 /// The delay after the n-th failed delivery: `min` times `factor` to the n-1, at most `max`.
@@ -228,6 +235,7 @@ impl Default for Config {
             dedup_window: Millis(300_000),
             single_active: false,
             paused: false,
+            barrier: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use coracle_store::{ContentType, Revision, SessionId, Timestamp, Value};
 use minicbor::{Decode, Encode};
 
-use super::{Header, Kind, MessageId, Receipt, Ticket};
+use super::{Header, Kind, MessageId, Receipt, Role, Ticket};
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Outcome {
@@ -25,6 +25,9 @@ pub enum Outcome {
     Configured(#[n(0)] bool),
     #[n(6)]
     Done,
+    /// The generation that was signalled, opened or broken; whether it is released by that; its items.
+    #[n(7)]
+    Controlled(#[n(0)] u64, #[n(1)] bool, #[n(2)] u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -34,6 +37,9 @@ pub struct Sent {
     /// It had been sent before: this is the first one's id.
     #[n(1)]
     pub duplicate: bool,
+    /// The generation it belongs to, in a barrier queue.
+    #[n(2)]
+    pub generation: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
@@ -76,6 +82,27 @@ pub struct Delivery {
     pub until: Option<Timestamp>,
     #[n(10)]
     pub death: Option<Death>,
+    /// Its place in a barrier queue.
+    #[n(11)]
+    pub place: Option<Ordinal>,
+}
+
+/// What a delivered message of a barrier queue is.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Ordinal {
+    #[n(0)]
+    pub role: Role,
+    #[n(1)]
+    pub generation: u64,
+    /// Of an item: 0..size, in the order of arrival.
+    #[n(2)]
+    pub ordinal: Option<u64>,
+    /// Items of the generation when it was released.
+    #[n(3)]
+    pub size: u64,
+    /// As its producer named it.
+    #[n(4)]
+    pub id: Option<Box<str>>,
 }
 
 /// How a message came to be a dead letter.
@@ -125,4 +152,10 @@ pub enum Refusal {
     /// Nothing of that name.
     #[n(9)]
     NotFound,
+    /// The queue is not configured to wait for a signal of that name.
+    #[n(10)]
+    SignalUnknown(#[n(0)] Box<str>),
+    /// Only the current holder of this claim controls the queue.
+    #[n(11)]
+    NotInCharge(#[n(0)] Box<str>),
 }

@@ -2,7 +2,7 @@
 
 use coracle_store::command::Attach;
 use coracle_store::limits::{KEY_OVERHEAD, META_BYTES, NAME_BYTES, VALUE_BYTES};
-use coracle_store::{Refusal as StoreRefusal, Txn};
+use coracle_store::{Refusal as StoreRefusal, SessionId, Txn};
 
 use super::desk::{Desk, Draft};
 use super::state::{Duplicate, Tally};
@@ -17,46 +17,55 @@ pub(super) fn send(txn: &mut Txn<'_>, wanted: Send) -> Result<Outcome, StoreRefu
     messages.iter().try_for_each(check)?;
     let mut desk = Desk::open(txn, &queue);
     messages.iter().try_for_each(|message| fits(desk.config.kind, message, &attach))?;
+    let session = desk.txn.attach(&attach, None)?;
     let mut sent = Vec::with_capacity(messages.len());
     for message in messages {
-        sent.push(one(&mut desk, message)?);
+        sent.push(one(&mut desk, message, session)?);
     }
     desk.finish();
     Ok(Outcome::Sent(sent))
 }
 
-fn one(desk: &mut Desk<'_, '_>, message: Message) -> Result<Sent, StoreRefusal> {
+fn one(desk: &mut Desk<'_, '_>, message: Message, session: Option<SessionId>) -> Result<Sent, StoreRefusal> {
     if let Some(dedup_id) = &message.dedup_id
         && let Some(id) = known(desk, dedup_id)
     {
-        return Ok(Sent { id, duplicate: true });
+        return Ok(Sent { id, duplicate: true, generation: None });
+    }
+    if let Some(known) = desk.known_item(&message, session)? {
+        return Ok(known);
     }
     desk.make_place()?;
     desk.txn.make_room(growth(desk, &message))?;
-    let Message { value, content_type, priority, group, delay, ttl, dedup_id, headers, item: _ } = message;
     let now = desk.txn.now();
     let draft = Draft {
-        value: &value,
-        content_type,
-        priority,
-        group: group.as_deref(),
-        expires: ttl.map(|ttl| now.after(ttl)),
-        headers,
+        value: &message.value,
+        content_type: message.content_type.clone(),
+        priority: message.priority,
+        group: message.group.as_deref(),
+        expires: message.ttl.map(|ttl| now.after(ttl)),
+        headers: message.headers.clone(),
         death: None,
     };
-    let id = desk.write(draft, None);
-    if let Some(dedup_id) = dedup_id {
+    let sent = if desk.config.kind == Kind::Barrier {
+        desk.check_items()?;
+        desk.arrive(draft, message.item.as_deref(), session)?
+    } else {
+        let id = desk.write(draft, None);
+        if message.delay.0 > 0 {
+            desk.delay(id, Tally::default(), now.after(message.delay), false);
+        } else {
+            let record = desk.record(id).expect("just written");
+            desk.make_ready(id, &decoded(&record.value), &Tally::default());
+        }
+        Sent { id, duplicate: false, generation: None }
+    };
+    if let Some(dedup_id) = message.dedup_id {
         let until = now.after(desk.config.dedup_window);
         time::set_window(desk.txn, &desk.name, &dedup_id, until);
-        desk.put(desk.keys.dedup(&dedup_id), encoded(Duplicate { id, until }));
+        desk.put(desk.keys.dedup(&dedup_id), encoded(Duplicate { id: sent.id, until }));
     }
-    if delay.0 > 0 {
-        desk.delay(id, Tally::default(), now.after(delay), false);
-    } else {
-        let record = desk.record(id).expect("just written");
-        desk.make_ready(id, &decoded(&record.value), &Tally::default());
-    }
-    Ok(Sent { id, duplicate: false })
+    Ok(sent)
 }
 
 /// The message of that dedup id, sent within the window; also if it is settled long since.

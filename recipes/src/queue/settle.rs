@@ -3,6 +3,7 @@
 use coracle_store::limits::NAME_BYTES;
 use coracle_store::{Cause, Millis, Record, Refusal as StoreRefusal, Txn};
 
+use super::barrier::End;
 use super::delivery::Failure;
 use super::desk::Desk;
 use super::keys::Part;
@@ -67,10 +68,10 @@ pub(super) fn renew(
 pub(super) fn acknowledge(desk: &mut Desk<'_, '_>, receipts: &[Receipt]) -> Vec<bool> {
     let mut acked = Vec::with_capacity(receipts.len());
     for receipt in receipts {
-        let flight = current(desk, *receipt);
-        acked.push(flight.is_some());
-        if flight.is_some() {
-            desk.remove(receipt.id);
+        let current = current(desk, *receipt).is_some() || desk.is_own(*receipt);
+        acked.push(current);
+        if current {
+            desk.remove(receipt.id, End::Acked);
         }
     }
     acked
@@ -112,6 +113,7 @@ pub(super) fn released(txn: &mut Txn<'_>, name: &str, gone: &[(Part, &Record)], 
                 let flight: Flight = decoded(&record.value);
                 desk.fail(flight, &Failure { counted: receive::counts(cause), ..Failure::default() });
             }
+            Part::Ready(place) => desk.orphan(*place, record),
             Part::Parcel(ticket) => receive::give_back(&mut desk, *ticket, &decoded::<Parcel>(&record.value)),
             _ => {}
         }

@@ -41,10 +41,12 @@ pub(super) struct Head {
     /// Bytes of the messages' values.
     #[n(10)]
     pub bytes: u64,
-    /// The number of the generation that fills, for people: a broken generation that carries over ends, but its slot
-    /// goes on.
+    /// The newest generation's number. It is not its slot: a broken generation that carries over ends, its slot goes on.
     #[n(11)]
     pub generation: u64,
+    /// Ids that `contains` waits for.
+    #[n(12)]
+    pub declared: u64,
 }
 
 /// A message as it was sent; never rewritten, so that a delivery does not copy it. Its content type is the record's.
@@ -76,7 +78,8 @@ pub(super) struct Body<'b> {
 pub(super) struct Arrival<'b> {
     #[n(0)]
     pub slot: u64,
-    /// Counted from 0 within the generation, those that withdrew included.
+    /// Counted from 0 within the generation, those that withdrew included. What stands for a generation, or follows it,
+    /// has its slot here.
     #[n(1)]
     pub number: u64,
     /// As its producer named it.

@@ -2,6 +2,7 @@
 
 use coracle_store::{Millis, Timestamp, Txn};
 
+use super::barrier::End;
 use super::delivery::Failure;
 use super::desk::Desk;
 use super::keys::MessageId;
@@ -14,6 +15,8 @@ const VISIBILITY: u8 = b'f';
 const EXPIRY: u8 = b'x';
 const RETENTION: u8 = b'o';
 const DEDUP: u8 = b'u';
+const DEADLINE: u8 = b'l';
+const SWEEP: u8 = b'z';
 
 /// A timer has run out. It may be stale: what it speaks of is looked at again.
 pub(super) fn due(txn: &mut Txn<'_>, what: &[u8]) {
@@ -23,7 +26,10 @@ pub(super) fn due(txn: &mut Txn<'_>, what: &[u8]) {
         return end_window(txn, &name, rest);
     }
     let mut desk = Desk::open(txn, &name);
+    let slot = || rest.first_chunk().map(|slot| u64::from_be_bytes(*slot)).unwrap_or_default();
     match (*kind, MessageId::from_bytes(rest)) {
+        (DEADLINE, _) => desk.end_deadline(slot()),
+        (SWEEP, _) => desk.sweep(slot()),
         (DELAY, Some(id)) => desk.undelay(id),
         (VISIBILITY, Some(id)) => time_out(&mut desk, id),
         (EXPIRY, Some(id)) => expire(&mut desk, id),
@@ -54,7 +60,7 @@ fn expire(desk: &mut Desk<'_, '_>, id: MessageId) {
     let Some(record) = desk.record(id) else { return };
     let body: Body<'_> = decoded(&record.value);
     if body.expires.is_some_and(|at| at <= desk.txn.now()) && desk.flight(id).is_none() {
-        desk.remove(id);
+        desk.remove(id, End::Dropped);
     }
 }
 
@@ -73,7 +79,7 @@ fn drop_old(desk: &mut Desk<'_, '_>) {
         let Some(id) = id.filter(|_| at <= desk.txn.now()) else {
             return desk.watch_retention(at);
         };
-        desk.remove(id);
+        desk.remove(id, End::Dropped);
     }
     // There may be more: in the next entry.
     desk.watch_retention(desk.txn.now().after(Millis(1)));
@@ -126,4 +132,16 @@ pub(super) fn clear_retention(txn: &mut Txn<'_>, queue: &str, at: Timestamp) {
 
 pub(super) fn set_window(txn: &mut Txn<'_>, queue: &str, dedup_id: &str, at: Timestamp) {
     timer::set(txn, at, FAMILY, &what(queue, DEDUP, &names::closed(dedup_id)));
+}
+
+pub(super) fn set_deadline(txn: &mut Txn<'_>, queue: &str, slot: u64, at: Timestamp) {
+    timer::set(txn, at, FAMILY, &what(queue, DEADLINE, &slot.to_be_bytes()));
+}
+
+pub(super) fn clear_deadline(txn: &mut Txn<'_>, queue: &str, slot: u64, at: Timestamp) {
+    timer::clear(txn, at, FAMILY, &what(queue, DEADLINE, &slot.to_be_bytes()));
+}
+
+pub(super) fn set_sweep(txn: &mut Txn<'_>, queue: &str, slot: u64, at: Timestamp) {
+    timer::set(txn, at, FAMILY, &what(queue, SWEEP, &slot.to_be_bytes()));
 }

@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+use coracle_recipes::queue::barrier::{
+    Act, Authority, Barrier, Control, Deadline, Finalizer, HandOut, OnBreak,
+};
 use coracle_recipes::queue::{
     self, Config, Item, Message, MessageId, Nack, Receipt, Receipts, Standing, Terms, Ticket,
 };
@@ -26,6 +29,7 @@ impl Speech for Words {
                     "blocked" => queue::State::Blocked,
                     "delayed" => queue::State::Delayed,
                     "in_flight" => queue::State::InFlight,
+                    "held" => queue::State::Held,
                     other => panic!("{other} is no state"),
                 });
                 let wanted = queue::Messages { state, after: None, limit: 100 };
@@ -49,6 +53,32 @@ impl Speech for Words {
                     format!("{} {} max={}\n", ticket(c.ticket), script.who(c.session), c.terms.max)
                 };
                 line.iter().map(consumer).collect()
+            }
+            "progress" => progress(script, &words.text("queue")),
+            "own" => {
+                let id = words.text("id").parse().expect("an id");
+                match queue::own(script.store.view(), &words.text("queue"), id) {
+                    queue::Own::Filling(generation, items) => {
+                        format!("filling generation={generation} items={items}")
+                    }
+                    queue::Own::Released { generation, ordinal, size, delivery, turn } => {
+                        let turn = if turn { "" } else { " not yet" };
+                        format!(
+                            "generation={generation} ordinal={ordinal}/{size} receipt={id}.{delivery}{turn}"
+                        )
+                    }
+                    queue::Own::Gone => "gone".into(),
+                }
+            }
+            "broadcast" => {
+                let (name, after) = (words.text("queue"), words.number("after").unwrap_or(0));
+                let view = script.store.view();
+                let Some((generation, slot)) = queue::broadcast(view, &name, after) else {
+                    return Some("nothing".into());
+                };
+                let items = queue::items(view, &name, slot, None, 100);
+                let items: String = items.iter().map(|found| item(script, found)).collect();
+                format!("generation={}\n{items}", generation.number)
             }
             "turn" => {
                 let name = words.text("queue");
@@ -99,6 +129,12 @@ impl Speech for Words {
             }
             "configure" => queue::Operation::Configure(name, Some(config(words))),
             "unconfigure" => queue::Operation::Configure(name, None),
+            "signal" => control(words, name, |words| Act::Signal(words.text("name").into())),
+            "release" => control(words, name, |_| Act::Open),
+            "break" => control(words, name, |words| {
+                let how = words.maybe("items").map(|how| on_break(&how));
+                Act::Break(words.maybe("reason").unwrap_or_default().into(), how)
+            }),
             "pause" => queue::Operation::Pause(name, true),
             "resume" => queue::Operation::Pause(name, false),
             "transfer" => {
@@ -114,7 +150,9 @@ impl Speech for Words {
         Some(match outcome {
             queue::Outcome::Sent(sent) => {
                 let one = |sent: &queue::Sent| {
-                    format!("{}{}", sent.id, if sent.duplicate { " (duplicate)" } else { "" })
+                    let generation = sent.generation.map(|number| format!(" generation={number}"));
+                    let duplicate = if sent.duplicate { " (duplicate)" } else { "" };
+                    format!("{}{}{duplicate}", sent.id, generation.unwrap_or_default())
                 };
                 format!("sent {}", sent.iter().map(one).collect::<Vec<_>>().join(", "))
             }
@@ -139,6 +177,9 @@ impl Speech for Words {
             }
             queue::Outcome::Configured(fresh) => if *fresh { "configured" } else { "configured anew" }.into(),
             queue::Outcome::Done => "done".into(),
+            queue::Outcome::Controlled(number, released, count) => {
+                format!("generation={number} items={count}{}", if *released { " released" } else { "" })
+            }
         })
     }
 
@@ -194,6 +235,7 @@ fn item(script: &Script, item: &Item) -> String {
     let _ = match &item.standing {
         Standing::Ready => write!(text, " ready"),
         Standing::Blocked => write!(text, " blocked"),
+        Standing::Held => write!(text, " held"),
         Standing::Delayed { until, retry } => {
             write!(text, " delayed until={}{}", time(*until), if *retry { " retry" } else { "" })
         }
@@ -212,6 +254,10 @@ fn item(script: &Script, item: &Item) -> String {
     }
     if let Some(group) = &item.group {
         let _ = write!(text, " group={group}");
+    }
+    text.push_str(&place(item.place.as_ref()));
+    if let Some(name) = &item.name {
+        let _ = write!(text, " name={name}");
     }
     if let Some(death) = &item.death {
         let _ = write!(
@@ -236,6 +282,7 @@ fn delivery(script: &Script, delivery: &queue::Delivery) -> String {
     if let Some(group) = &delivery.group {
         let _ = write!(text, " group={group}");
     }
+    text.push_str(&place(delivery.place.as_ref()));
     if let Some(until) = delivery.until {
         let _ = write!(text, " until={}", time(until));
     }
@@ -285,13 +332,15 @@ fn attach(script: &mut Script, words: &mut script::Words) -> Attach {
 
 fn config(words: &mut script::Words) -> Config {
     let plain = Config::default();
+    let kind = match words.maybe("kind").as_deref() {
+        None | Some("fifo") => queue::Kind::Fifo,
+        Some("priority") => queue::Kind::Priority,
+        Some("barrier") => queue::Kind::Barrier,
+        Some(other) => panic!("{other} is no kind"),
+    };
     Config {
-        kind: match words.maybe("kind").as_deref() {
-            None | Some("fifo") => queue::Kind::Fifo,
-            Some("priority") => queue::Kind::Priority,
-            Some("barrier") => queue::Kind::Barrier,
-            Some(other) => panic!("{other} is no kind"),
-        },
+        kind,
+        barrier: (kind == queue::Kind::Barrier).then(|| barrier(words)),
         visibility: span(words, "visibility").unwrap_or(plain.visibility),
         max_deliveries: words.number("max_deliveries").map_or(5, |n| n.try_into().expect("small")),
         dead_letter: words.maybe("dead_letter").map(Into::into),
@@ -306,6 +355,103 @@ fn config(words: &mut script::Words) -> Config {
         dedup_window: span(words, "dedup_window").unwrap_or(plain.dedup_window),
         single_active: words.flag("single_active"),
         paused: words.flag("paused"),
+    }
+}
+
+fn place(place: Option<&queue::Ordinal>) -> String {
+    let Some(place) = place else { return String::new() };
+    let role = match place.role {
+        queue::Role::Item => "",
+        queue::Role::Batch => " batch",
+        queue::Role::Finalizer => " finalizer",
+    };
+    let ordinal = place.ordinal.map(|ordinal| format!(" ordinal={ordinal}")).unwrap_or_default();
+    format!("{role} generation={}{ordinal}/{}", place.generation, place.size)
+}
+
+fn progress(script: &Script, name: &str) -> String {
+    let Some(seen) = queue::progress(script.store.view(), name) else { return "no barrier".into() };
+    let mut text = format!("generation={} items={}", seen.filling.number, seen.filling.live);
+    if let Some(size) = seen.barrier.size {
+        let _ = write!(text, "/{size}");
+    }
+    if !seen.missing.is_empty() {
+        let _ = write!(text, " missing={}", seen.missing.join(","));
+    }
+    if !seen.filling.signals.is_empty() {
+        let _ = write!(text, " signals={}", seen.filling.signals.join(","));
+    }
+    if let Some(since) = seen.filling.since {
+        let _ = write!(text, " since={}", time(since));
+    }
+    if let Some(deadline) = seen.filling.deadline {
+        let _ = write!(text, " deadline={}", time(deadline));
+    }
+    if let Some(broken) = &seen.filling.broken {
+        let _ = write!(text, " after broken={broken}");
+    }
+    if let Some(draining) = &seen.draining {
+        let released = draining.released.as_ref().expect("released");
+        let _ = write!(
+            text,
+            "\ndraining generation={} by={} left={}/{} acked={} dead={} dropped={} waiting={}",
+            draining.number,
+            released.cause,
+            draining.live,
+            released.size,
+            draining.acked,
+            draining.dead,
+            draining.dropped,
+            seen.waiting
+        );
+    }
+    text
+}
+
+fn control(
+    words: &mut script::Words,
+    queue: Box<str>,
+    act: impl Fn(&mut script::Words) -> Act,
+) -> queue::Operation {
+    let act = act(words);
+    queue::Operation::Control(Control { queue, token: words.number("token").map(Revision), act })
+}
+
+fn on_break(how: &str) -> OnBreak {
+    match how {
+        "carry_over" => OnBreak::CarryOver,
+        "dead_letter" => OnBreak::DeadLetter,
+        "drop" => OnBreak::Drop,
+        other => panic!("{other} is nothing to do with items"),
+    }
+}
+
+fn names(words: &mut script::Words, name: &str) -> Vec<Box<str>> {
+    words.list(name).into_iter().map(Into::into).collect()
+}
+
+fn barrier(words: &mut script::Words) -> Barrier {
+    Barrier {
+        any: words.flag("any"),
+        size: words.number("size"),
+        contains: names(words, "contains"),
+        absent: names(words, "absent"),
+        signals: names(words, "signals"),
+        deadline: span(words, "deadline").map(|after| Deadline { after, breaks: words.flag("breaks") }),
+        hand_out: match words.maybe("hand_out").as_deref() {
+            None | Some("work") => HandOut::Work,
+            Some("batch") => HandOut::Batch,
+            Some("own") => HandOut::Own,
+            Some("broadcast") => HandOut::Broadcast,
+            Some(other) => panic!("{other} is no way to hand out"),
+        },
+        strict: words.flag("strict"),
+        finalizer: words.has("finalizer").then(|| Finalizer {
+            value: words.maybe("finalizer").map(|value| value.into_bytes().into()),
+            content_type: ContentType::Text,
+        }),
+        on_break: words.maybe("on_break").map_or(OnBreak::CarryOver, |how| on_break(&how)),
+        authority: words.maybe("lock").map(|name| Authority::Lock(name.into())),
     }
 }
 

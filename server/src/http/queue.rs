@@ -46,6 +46,13 @@ pub fn problem(refusal: &Refusal) -> Problem {
             Problem::new(Code::NotConsumer, format!("the session is not the consumer consumer={shown}"))
                 .with("consumer", active)
         }
+        Refusal::SignalUnknown(name) => {
+            Problem::invalid("query", "signal", format!("the queue waits for no such signal signal={name}"))
+        }
+        Refusal::NotInCharge(claim) => {
+            let detail = format!("only the holder of a claim controls the queue claim={claim}");
+            Problem::new(Code::FenceStale, detail).with("claim", claim)
+        }
         Refusal::NotFound => Problem::new(Code::QueueNotFound, "there is nothing of that name"),
     }
 }
