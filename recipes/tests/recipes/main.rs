@@ -1,5 +1,6 @@
 //! Tests of the recipes: golden conversations, and properties against small models.
 
+mod barrier_model;
 mod counter_model;
 mod counter_words;
 mod driver;
@@ -11,6 +12,8 @@ mod latch_words;
 mod lock_model;
 mod lock_traps;
 mod lock_words;
+mod queue_list;
+mod queue_model;
 mod queue_words;
 mod script;
 mod service_model;
