@@ -51,5 +51,7 @@ pub use session::{
 };
 pub use size::{ByteSize, InvalidByteSize};
 pub use span::{InvalidSpan, Span};
-pub use txn::{Compare, Comparison, Condition, Operation, OperationResult, Txn, TxnResult};
+pub use txn::{
+    Compare, Comparison, Condition, Holding, Operation, OperationResult, Outgoing, Txn, TxnResult,
+};
 pub use value::{InvalidValue, OCTET_STREAM, TEXT, Value, is_json};

@@ -104,7 +104,13 @@ fn txn() {
         (r#"{"if":[{"key":"a","revision":1}]}"#, "unknown field `revision`"),
         (r#"{"if":[{"key":"a","version":-1}]}"#, "invalid value"),
         (r#"{"then":[{"key":"a"}]}"#, "op is missing"),
-        (r#"{"then":[{"op":"send","key":"a"}]}"#, "op is not one of"),
+        (r#"{"then":[{"op":"sent","key":"a"}]}"#, "op is not one of"),
+        (r#"{"then":[{"op":"send","key":"a"}]}"#, "send does not take key"),
+        (r#"{"then":[{"op":"send","queue":"a"}]}"#, "one of value and value_base64 is required"),
+        (r#"{"then":[{"op":"ack","queue":"a"}]}"#, "ack needs receipt"),
+        (r#"{"then":[{"op":"add","counter":"a","delta":"1"}]}"#, "invalid type"),
+        (r#"{"if":[{"counter":"a","value":"1"}]}"#, "value is a whole number"),
+        (r#"{"if":[{"counter":"a","value":1,"key":"b"}]}"#, "takes counter, value and is"),
         (r#"{"then":[{"op":"get"}]}"#, "get needs key"),
         (r#"{"then":[{"op":"get","key":"a","value":"1"}]}"#, "get does not take value"),
         (r#"{"then":[{"op":"put","key":"a"}]}"#, "one of value and value_base64 is required"),
@@ -117,10 +123,13 @@ fn txn() {
         refused::<Txn>(body, why);
     }
     let result: TxnResult = golden(
-        r#"{"succeeded":true,"revision":9,"results":[{"op":"get","entry":{"key":"a","value":"1","content_type":"text/plain; charset=utf-8","create_revision":1,"mod_revision":1,"version":1}},{"op":"get","entry":null},{"op":"put","version":1},{"op":"delete","deleted":2},{"op":"release"},{"op":"send"}]}"#,
+        r#"{"succeeded":true,"revision":9,"results":[{"op":"get","entry":{"key":"a","value":"1","content_type":"text/plain; charset=utf-8","create_revision":1,"mod_revision":1,"version":1}},{"op":"get","entry":null},{"op":"put","version":1},{"op":"delete","deleted":2},{"op":"release"},{"op":"add","value":-2,"previous":0},{"op":"send","id":"812-0"},{"op":"publish","seq":7},{"op":"ack"},{"op":"sent"}]}"#,
     );
     assert_eq!(result.results[1], OperationResult::Get { entry: None });
-    assert_eq!(result.results[5], OperationResult::Other { op: "send".into() });
+    assert_eq!(result.results[9], OperationResult::Other { op: "sent".into() });
+    golden::<Txn>(
+        r#"{"if":[{"value":3,"is":"less","counter":"sold"}],"then":[{"op":"add","counter":"sold","delta":1,"max":9},{"op":"send","value":"x","content_type":"text/plain; charset=utf-8","queue":"ship","group":"g","priority":9,"delay":"5s","ttl":"1m","dedup_id":"7"},{"op":"publish","value":{"a":1},"content_type":"application/json","topic":"t","message_key":"k"},{"op":"ack","queue":"in","receipt":"r1:812-0.830"}],"else":[]}"#,
+    );
 }
 
 #[test]

@@ -34,3 +34,12 @@ held() { echo '{"if":[{"held":"locks/curl-example/txn","token":'"$1"'}],"then":[
 want '"succeeded":true' "$(curl -s "$B/v1/txn" -d "$(held "$token")")"
 curl -s "$A/v1/sessions/$(member session "$lock")" -X DELETE >/dev/null
 want '"succeeded":false' "$(curl -s "$B/v1/txn" -d "$(held "$token")")"
+
+# Recipes and keys in one entry: paid, sent to be shipped, told, counted. Again: nothing, because it was paid.
+pay='{"if":[{"key":"curl-example/paid/7","exists":false}],
+ "then":[{"op":"put","key":"curl-example/paid/7","value":"yes"}, {"op":"send","queue":"curl-example-ship","value":"7"},
+         {"op":"publish","topic":"curl-example.paid","value":"7"}, {"op":"add","counter":"curl-example-sold","delta":1}],
+ "else":[{"op":"get","key":"curl-example/paid/7"}]}'
+curl -s "$A/v1/kv/curl-example/paid/7" -X DELETE >/dev/null
+want '"op":"send","id":"' "$(curl -s "$A/v1/txn" -d "$pay")"
+want '"succeeded":false' "$(curl -s "$B/v1/txn" -d "$pay")"

@@ -52,6 +52,10 @@ fn describe(result: &OperationResult) -> String {
         OperationResult::Put { version } => format!("put: version {version}"),
         OperationResult::Delete { deleted } => format!("delete: {deleted}"),
         OperationResult::Release => "release".to_owned(),
+        OperationResult::Add { value, previous } => format!("add: {value}, was {previous}"),
+        OperationResult::Send { id } => format!("send: {id}"),
+        OperationResult::Publish { seq } => format!("publish: seq {seq}"),
+        OperationResult::Ack => "ack".to_owned(),
         OperationResult::Other { op } => op.clone(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::future::IntoFuture;
 
-use coracle_api::{Compare, Condition, Key, Operation, SessionId, Txn, TxnResult, Value};
+use coracle_api::{Compare, Condition, Key, Operation, Outgoing, SessionId, Txn, TxnResult, Value};
 use reqwest::Method;
 
 use crate::call::Call;
@@ -89,6 +89,27 @@ impl TxnBuilder {
 
     pub fn delete_prefix(self, prefix: impl AsRef<[u8]>) -> Self {
         self.operation(Operation::DeletePrefix { prefix: prefix.as_ref().into() })
+    }
+
+    /// Add to a counter; the whole transaction is refused if the sum leaves its bounds.
+    pub fn add(self, counter: impl Into<String>, delta: i64) -> Self {
+        self.operation(Operation::Add { counter: counter.into(), delta, min: None, max: None })
+    }
+
+    /// Send a message to a queue: a value, or an [`Outgoing`] with more to say.
+    pub fn send(self, queue: impl Into<String>, message: impl Into<Outgoing>) -> Self {
+        self.operation(Operation::Send { queue: queue.into(), message: message.into() })
+    }
+
+    /// Publish to a topic.
+    pub fn publish(self, topic: impl Into<String>, value: impl Into<Value>) -> Self {
+        let (topic, value) = (topic.into(), value.into());
+        self.operation(Operation::Publish { topic, value, message_key: None, ttl: None })
+    }
+
+    /// Acknowledge a delivery of a queue together with what came of it. A stale receipt refuses the transaction.
+    pub fn ack(self, queue: impl Into<String>, receipt: impl Into<String>) -> Self {
+        self.operation(Operation::Ack { queue: queue.into(), receipt: receipt.into() })
     }
 
     pub fn operation(mut self, operation: Operation) -> Self {

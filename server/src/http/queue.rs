@@ -1,7 +1,8 @@
 //! ① Queues.
 
 use coracle_api::{Code, Problem};
-use coracle_recipes::queue::{Kind, Refusal};
+use coracle_recipes::queue::{Kind, Receipt, Refusal};
+use coracle_store::Revision;
 
 /// Why a queue did not do it. The receipts of a refusal name no queue, so they are given as ids.
 pub fn problem(refusal: &Refusal) -> Problem {
@@ -63,5 +64,40 @@ fn kind_word(kind: Kind) -> &'static str {
         Kind::Fifo => "fifo",
         Kind::Priority => "priority",
         Kind::Barrier => "barrier",
+    }
+}
+
+/// A receipt as clients have it: `r1:812-0.830`, the message and the entry that delivered it.
+#[allow(dead_code, reason = "deliveries over HTTP are on their way")]
+pub fn receipt_text(receipt: &Receipt) -> String {
+    format!("r1:{}.{}", receipt.id, receipt.delivery)
+}
+
+/// What [`receipt_text`] wrote.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn receipt(text: &str) -> Result<Receipt, String> {
+    let parsed = text.strip_prefix("r1:").and_then(|rest| {
+        let (id, delivery) = rest.split_once('.')?;
+        Some(Receipt { id: id.parse().ok()?, delivery: Revision(delivery.parse().ok()?) })
+    });
+    let wrong = || format!("receipt: not one of this server, such as r1:812-0.830 actual={text:?}");
+    parsed.filter(|receipt| receipt_text(receipt) == text).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receipts_are_read_as_they_were_written_and_nothing_else_is() {
+        let text = "r1:812-0.830";
+        assert_eq!(receipt(text).map(|receipt| receipt_text(&receipt)), Ok(text.to_owned()));
+        for forged in
+            ["", "r1:", "r2:812-0.830", "r1:812.830", "r1:812-0.", "r1:812-00.830", "r1:+812-0.830", "x"]
+        {
+            assert!(receipt(forged).is_err(), "{forged}");
+        }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 
-use coracle_api::{self as api, Code, Problem};
-use coracle_recipes::{self as recipes, lock};
+use coracle_api::{self as api, Code, Problem, Span};
+use coracle_recipes::{self as recipes, counter, lock, queue, topic};
 use coracle_store::command::{
     Attach, Comparison, Condition, Delete, DeleteRange, Precondition, Put, Transaction,
 };
-use coracle_store::{Action, Family, Key, Operation, Outcome, Revision, SessionId, Value, limits};
+use coracle_store::{
+    Action, ContentType, Family, Key, Millis, Operation, Outcome, Revision, SessionId, Value, limits,
+};
 use http::StatusCode;
 
 use super::call::{Call, check_name, held, outcome, unexpected};
@@ -30,8 +32,8 @@ pub async fn run(mut call: Call) -> Answer {
     if txn.then.len() + txn.otherwise.len() > limits::OPERATIONS {
         return Err(too_many("operations", txn.then.len() + txn.otherwise.len()));
     }
-    let words: Vec<&'static str> = txn.then.iter().map(word).collect();
-    let other_words: Vec<&'static str> = txn.otherwise.iter().map(word).collect();
+    let words: Vec<&'static str> = txn.then.iter().map(api::Operation::word).collect();
+    let other_words: Vec<&'static str> = txn.otherwise.iter().map(api::Operation::word).collect();
     unique(&txn.then)?;
     unique(&txn.otherwise)?;
     let transaction = Transaction {
@@ -60,15 +62,6 @@ pub async fn run(mut call: Call) -> Answer {
     Ok(respond::replayed(respond::json_bytes(StatusCode::OK, revision, out), replayed))
 }
 
-fn word(operation: &api::Operation) -> &'static str {
-    match operation {
-        api::Operation::Get { .. } => "get",
-        api::Operation::Put { .. } => "put",
-        api::Operation::Delete { .. } | api::Operation::DeletePrefix { .. } => "delete",
-        api::Operation::Release { .. } => "release",
-    }
-}
-
 fn write_result(out: &mut Vec<u8>, word: &str, result: &Outcome) {
     out.extend_from_slice(b"{\"op\":\"");
     out.extend_from_slice(word.as_bytes());
@@ -83,15 +76,41 @@ fn write_result(out: &mut Vec<u8>, word: &str, result: &Outcome) {
         }
         Outcome::Put(put) => json::number_member(out, "version", put.version),
         Outcome::Deleted(deleted) => json::number_member(out, "deleted", deleted.deleted),
+        Outcome::Program(bytes) => {
+            if let Ok(outcome) = recipes::Outcome::decode(bytes) {
+                write_recipe_result(out, &outcome);
+            }
+        }
         Outcome::None
         | Outcome::Session(_)
         | Outcome::Closed(_)
         | Outcome::Transaction(_)
         | Outcome::Expired(_)
-        | Outcome::Compacted(_)
-        | Outcome::Program(_) => {}
+        | Outcome::Compacted(_) => {}
     }
     out.push(b'}');
+}
+
+/// What the operations of recipes tell; the others say only that they happened.
+fn write_recipe_result(out: &mut Vec<u8>, outcome: &recipes::Outcome) {
+    match outcome {
+        recipes::Outcome::Counter(counter::Outcome::Value(value, previous)) => {
+            json::member(out, "value");
+            json::to_json(out, value);
+            json::member(out, "previous");
+            json::to_json(out, previous);
+        }
+        recipes::Outcome::Queue(queue::Outcome::Sent(sent)) => {
+            if let Some(sent) = sent.first() {
+                json::member(out, "id");
+                json::string(out, &sent.id.to_string());
+            }
+        }
+        recipes::Outcome::Topic(topic::Outcome::Published(_, last)) => {
+            json::number_member(out, "seq", *last);
+        }
+        _ => {}
+    }
 }
 
 /// No key may be changed twice: which of the two would win?
@@ -100,9 +119,14 @@ fn unique(operations: &[api::Operation]) -> Answer<()> {
     for operation in operations {
         let key = match operation {
             api::Operation::Put { key, .. } | api::Operation::Delete { key } => key,
+            // What recipes do to one object in one entry is done one after the other.
             api::Operation::Get { .. }
             | api::Operation::DeletePrefix { .. }
-            | api::Operation::Release { .. } => continue,
+            | api::Operation::Release { .. }
+            | api::Operation::Add { .. }
+            | api::Operation::Send { .. }
+            | api::Operation::Publish { .. }
+            | api::Operation::Ack { .. } => continue,
         };
         if !seen.insert(key.as_bytes()) {
             let shown = super::wire::name_text(key.as_bytes());
@@ -152,6 +176,10 @@ fn condition(compare: api::Compare) -> Answer<Condition> {
         }
         api::Compare::Held { claim, token } => held(&claim, token).map_err(bad_body)?,
         api::Compare::Session { session } => Condition::Alive(SessionId(session.value())),
+        api::Compare::Counter { counter, is, value } => {
+            named("counter", &counter)?;
+            recipes::Condition::Counter(counter.into(), comparison(is), value).encode()
+        }
     })
 }
 
@@ -159,12 +187,7 @@ fn operation(operation: api::Operation, value_max: usize) -> Answer<Operation> {
     Ok(match operation {
         api::Operation::Get { key } => Operation::Get(key_of(&key)?),
         api::Operation::Put { key, value, session, keep_session } => {
-            if value.bytes.len() > value_max {
-                return Err(too_large("value_bytes", value_max as u64, Some(value.bytes.len() as u64)));
-            }
-            if value.content_type.len() > 255 || value.content_type.chars().any(char::is_control) {
-                return Err(bad_body("content_type: at most 255 bytes, no control characters"));
-            }
+            let (content_type, value) = carried(&value, value_max)?;
             let attach = match (session, keep_session) {
                 (None, false) => Attach::None,
                 (None, true) => Attach::Keep,
@@ -173,8 +196,8 @@ fn operation(operation: api::Operation, value_max: usize) -> Answer<Operation> {
             };
             Operation::Put(Put {
                 key: key_of(&key)?,
-                content_type: body::named(&value.content_type, &value.bytes),
-                value: Value::from(&*value.bytes),
+                content_type,
+                value,
                 attach,
                 precondition: Precondition::None,
                 return_previous: false,
@@ -190,10 +213,77 @@ fn operation(operation: api::Operation, value_max: usize) -> Answer<Operation> {
             let end = super::kv_list::successor(prefix.name()).map(|end| Key::new(Family::KV, &end));
             Operation::DeleteRange(DeleteRange { start: prefix, end })
         }
-        api::Operation::Release { lock: name, session } => {
-            check_name(&name).map_err(|detail| bad_body(format!("lock: {detail}")))?;
+        api::Operation::Release { holding: api::Holding::Lock(name), session } => {
+            named("lock", &name)?;
             let claim = lock::Claim { lock: name.into(), session: SessionId(session.value()), token: None };
             recipes::Operation::Lock(lock::Operation::Release(claim)).encode()
         }
+        api::Operation::Add { counter, delta, min, max } => {
+            named("counter", &counter)?;
+            let bounds = counter::MIN..=counter::MAX;
+            if [Some(delta), min, max].into_iter().flatten().any(|number| !bounds.contains(&number)) {
+                let (least, most) = bounds.into_inner();
+                return Err(bad_body(format!("delta, min, max: whole numbers min={least} max={most}")));
+            }
+            counter::add(&counter, delta, min, max).encode()
+        }
+        api::Operation::Send { queue: name, message } => {
+            named("queue", &name)?;
+            let (content_type, value) = carried(&message.value, value_max)?;
+            let message = queue::Message {
+                value,
+                content_type,
+                priority: message.priority.unwrap_or(0),
+                group: message.group.map(Into::into),
+                delay: millis(message.delay.unwrap_or_default()),
+                ttl: message.ttl.map(millis),
+                dedup_id: message.dedup_id.map(Into::into),
+                headers: Vec::new(),
+                item: None,
+            };
+            let send = queue::Send { queue: name.into(), messages: vec![message], attach: Attach::None };
+            recipes::Operation::Queue(queue::Operation::Send(send)).encode()
+        }
+        api::Operation::Ack { queue: name, receipt } => {
+            named("queue", &name)?;
+            let receipts = vec![super::queue::receipt(&receipt).map_err(bad_body)?];
+            let receipts = queue::Receipts { queue: name.into(), receipts, all: true };
+            recipes::Operation::Queue(queue::Operation::Ack(receipts)).encode()
+        }
+        api::Operation::Publish { topic: name, value, message_key, ttl } => {
+            named("topic", &name)?;
+            let (content_type, body) = carried(&value, value_max)?;
+            let draft = topic::Draft {
+                key: message_key.map(Into::into),
+                ttl: ttl.map(millis),
+                headers: Vec::new(),
+                content_type,
+                body,
+                dead: None,
+            };
+            let publish = topic::Publish { topic: name.into(), messages: vec![draft], expect_last_seq: None };
+            recipes::Operation::Topic(topic::Operation::Publish(publish)).encode()
+        }
     })
+}
+
+/// A value within its bounds, as it is stored.
+fn carried(value: &api::Value, max: usize) -> Answer<(ContentType, Value)> {
+    if value.bytes.len() > max {
+        return Err(too_large("value_bytes", max as u64, Some(value.bytes.len() as u64)));
+    }
+    if value.content_type.len() > limits::CONTENT_TYPE_BYTES
+        || value.content_type.chars().any(char::is_control)
+    {
+        return Err(bad_body("content_type: at most 255 bytes, no control characters"));
+    }
+    Ok((body::named(&value.content_type, &value.bytes), Value::from(&*value.bytes)))
+}
+
+fn named(what: &str, name: &str) -> Answer<()> {
+    check_name(name).map_err(|detail| bad_body(format!("{what}: {detail}")))
+}
+
+fn millis(span: Span) -> Millis {
+    Millis(span.as_millis())
 }
