@@ -22,6 +22,7 @@ mod page;
 mod problem;
 #[cfg(feature = "schema")]
 pub mod schema;
+mod service;
 mod session;
 mod size;
 mod span;
@@ -45,6 +46,10 @@ pub use lock::{
 };
 pub use page::Page;
 pub use problem::{InvalidField, PROBLEM_JSON, Problem};
+pub use service::{
+    Instance, InstanceRenewed, InvalidRatio, Liveness, Picked, PrometheusGroup, Ratio, Registration, Service,
+    ServiceConfig, ServiceInstances, Status, authority,
+};
 pub use session::{
     Claim, Hold, OnExpire, Progress, Session, SessionClosed, SessionCreate, SessionCreated, SessionRenew,
     SessionRenewed, SessionState, Wait,

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::{ByeReason, Code, Effect, Event, Frame, Instant, Problem, Retry, SessionId, Span};
+use crate::{ByeReason, Code, Effect, Event, Frame, Instant, Problem, Ratio, Retry, SessionId, Span};
 
 /// The name of a schema, and its schema.
 macro_rules! schemas {
@@ -43,6 +43,10 @@ schemas! {
     SessionId, "SessionId", |_| json_schema!({
         "description": "A session: 16 hex digits, as the server has drawn them.",
         "type": "string", "pattern": SESSION, "examples": ["7587d8aa00000001"]
+    });
+    Ratio, "Ratio", |_| json_schema!({
+        "description": "A part of the whole, with at most three decimals.",
+        "type": "number", "minimum": 0, "maximum": 1, "examples": [0.25]
     });
     Code, "Code", |_| json_schema!({
         "description": "Why a request failed; the last part of the problem's `type`. The list only grows.",

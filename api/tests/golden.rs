@@ -77,6 +77,35 @@ fn groups() {
 }
 
 #[test]
+fn services() {
+    golden::<Registration>(r#"{"address":"10.0.0.7"}"#);
+    golden::<Registration>(
+        r#"{"address":"10.0.0.7","port":8080,"ports":{"admin":9000},"scheme":"http","version":"2","zone":"east","weight":0,"tags":["blue"],"meta":{"owner":"ann"},"status":"starting"}"#,
+    );
+    refused::<Registration>(r#"{"address":"a","prot":80}"#, "unknown field `prot`");
+    refused::<Registration>(r#"{"address":"a","port":65536}"#, "invalid value");
+    refused::<Registration>(r#"{"address":"a","status":"fine"}"#, "unknown variant `fine`");
+    golden::<ServiceConfig>(
+        r#"{"protect":0.5,"deregister_after":"1m","slow_start":"10s","eject_errors":2,"eject_for":"30s"}"#,
+    );
+    golden::<ServiceConfig>("{}");
+    refused::<ServiceConfig>(r#"{"protect":1.5}"#, "a number from 0 to 1");
+    let instance: Instance = golden(
+        r#"{"id":"a","generation":41,"address":"::1","port":80,"weight":100,"status":"critical","load":0.25,"liveness":"ttl","session":"7587d8aa00000001","ttl":"15s","valid_for":"8s","registered":"2026-11-22T05:40:11Z","up_since":"2026-11-22T05:40:11Z","ejected_until":"2026-11-22T05:41:11Z","lost":"2026-11-22T05:42:11Z","leaves":"2026-11-22T05:43:11Z"}"#,
+    );
+    assert_eq!((instance.authority().as_str(), instance.is_healthy()), ("[::1]:80", false));
+    golden::<Service>(r#"{"name":"web","instances":3,"healthy":2,"ejected":1,"config":{"protect":0}}"#);
+    let plain = r#"{"id":"a","generation":41,"address":"h","weight":100,"status":"passing","liveness":"permanent","registered":"2026-11-22T05:40:11Z"}"#;
+    golden::<ServiceInstances>(&format!(
+        r#"{{"name":"web","healthy":1,"degraded":false,"items":[{plain}],"revision":41}}"#
+    ));
+    golden::<Picked>(&format!(r#"{{"items":[{plain}],"degraded":true,"revision":41}}"#));
+    golden::<InstanceRenewed>(r#"{"valid_for":"15s","generation":41,"status":"passing"}"#);
+    golden::<InstanceRenewed>(r#"{"generation":41,"status":"draining","leaves":"2026-11-22T05:43:11Z"}"#);
+    golden::<PrometheusGroup>(r#"{"targets":["10.0.0.7:80"],"labels":{"__meta_coracle_service":"web"}}"#);
+}
+
+#[test]
 fn txn() {
     let txn: Txn = golden(
         r#"{"if":[{"key":"stock/7","value":"3"},{"key":"order/1","exists":false},{"key_base64":"/w==","mod_revision":9},{"key":"a","create_revision":0},{"key":"a","version":2},{"held":"locks/deploy","token":811},{"session":"7587d8aa00000001"}],"then":[{"op":"put","key":"order/1","value":"paid","content_type":"text/plain; charset=utf-8"},{"op":"put","key":"b","value_base64":"/w==","content_type":"application/octet-stream","session":"7587d8aa00000001","keep_session":true},{"op":"delete","key":"c"},{"op":"delete","prefix":"tmp/"},{"op":"release","lock":"deploy","session":"7587d8aa00000001"}],"else":[{"op":"get","key":"stock/7"}]}"#,
@@ -184,7 +213,7 @@ fn cluster_and_limits() {
     golden::<MemberAdded>(r#"{"id":"104","cluster_id":"c0ffee","members":[]}"#);
     golden::<Version>(r#"{"version":"0.1.0","api":"v1"}"#);
     golden::<Limits>(
-        r#"{"key_bytes_max":512,"value_bytes_max":262144,"metadata_bytes_max":4096,"body_bytes_max":1048576,"transaction_operations_max":128,"list_items_default":100,"list_items_max":1000,"wait_max":"10m","session_ttl_min":"1s","session_ttl_default":"15s","session_ttl_max":"24h","holds_per_session_max":1000,"waiters_per_object_max":10000,"idempotency_key_bytes_max":255,"idempotency_retention":"1h","streams_max":10000,"quota_bytes":2147483648}"#,
+        r#"{"key_bytes_max":512,"value_bytes_max":262144,"metadata_bytes_max":4096,"body_bytes_max":1048576,"transaction_operations_max":128,"list_items_default":100,"list_items_max":1000,"wait_max":"10m","session_ttl_min":"1s","session_ttl_default":"15s","session_ttl_max":"24h","holds_per_session_max":1000,"waiters_per_object_max":10000,"instances_per_service_max":20000,"pick_instances_max":100,"idempotency_key_bytes_max":255,"idempotency_retention":"1h","streams_max":10000,"quota_bytes":2147483648}"#,
     );
 }
 

@@ -37,7 +37,7 @@ use minicbor::{Decode, Encode};
 
 pub use filter::Filter;
 pub use instance::{Description, Instance, Liveness, Status};
-pub use pool::{Candidate, Draw, Picked, Pool, Strategy, Wish};
+pub use pool::{Candidate, Draw, Picked, Pool, Strategy, Wish, protects};
 pub use rows::{Census, Row};
 
 use crate::{Described, names};
@@ -47,7 +47,7 @@ use rows::Rows;
 pub enum Operation {
     /// Create or replace an instance; its generation rises.
     #[n(0)]
-    Register(#[n(0)] Register),
+    Register(#[n(0)] Box<Register>),
     /// What an instance says of itself while it lives. (That it lives is not logged: that is its session's renewal.)
     #[n(1)]
     Renew(#[n(0)] Named, #[n(1)] News),
@@ -190,6 +190,30 @@ pub fn instance(view: View<'_>, service: &str, id: &str) -> Option<Instance> {
     Rows::new(service).instance(view, id)
 }
 
+/// What all keys of a service begin with, family byte first.
+#[must_use]
+pub fn prefix(service: &str) -> Vec<u8> {
+    Rows::new(service).prefix().to_vec()
+}
+
+/// The key of one instance, to watch it alone.
+#[must_use]
+pub fn key(service: &str, id: &str) -> Key {
+    Rows::new(service).instance_key(id)
+}
+
+/// Ids of the instances of a service, after `after`, at most `limit`, in order of their bytes.
+#[must_use]
+pub fn ids(view: View<'_>, service: &str, after: Option<&str>, limit: usize) -> Vec<String> {
+    instances(view, service, after).take(limit).map(|row| row.id()).collect()
+}
+
+/// Whether error reports are held against an instance.
+#[must_use]
+pub fn is_reported(view: View<'_>, service: &str, id: &str) -> bool {
+    Rows::new(service).strikes(view, id).is_some()
+}
+
 /// The instances of a service in the order of their ids, from behind `after` on. They are handed out as they are stored:
 /// [`Row::read`] reads one.
 pub fn instances<'a>(
@@ -203,8 +227,7 @@ pub fn instances<'a>(
 /// What an event of a service says of one instance: its id, what it was, what it is.
 #[must_use]
 pub fn told(event: &Event) -> Option<(String, Option<Instance>, Option<Instance>)> {
-    let (_, part) = rows::of(&event.key)?;
-    let rows::Part::Instance(id) = part else { return None };
+    let Some((_, rows::Part::Instance(id))) = rows::of(&event.key) else { return None };
     let read = |record: &Arc<Record>| rows::decoded(&record.value);
     Some((id, event.previous.as_ref().map(read), event.record.as_ref().map(read)))
 }
@@ -236,7 +259,7 @@ pub fn names(view: View<'_>, prefix: &str, after: Option<&str>, limit: usize) ->
 
 pub(crate) fn apply(txn: &mut Txn<'_>, _: &Principal, operation: Operation) -> Result<Outcome, StoreRefusal> {
     match operation {
-        Operation::Register(register) => change::register(txn, register),
+        Operation::Register(register) => change::register(txn, *register),
         Operation::Renew(named, news) => change::renew(txn, &named, &news),
         Operation::Deregister(named) => change::deregister(txn, &named),
         Operation::Drain(named, deadline) => change::drain(txn, &named, deadline),
@@ -317,5 +340,5 @@ fn happened(cause: Cause, previous: Option<&Instance>, current: Option<&Instance
 }
 
 pub(crate) fn selection(name: &str) -> Selection {
-    Selection::Prefix(Rows::new(name).prefix().to_vec())
+    Selection::Prefix(prefix(name))
 }

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::http::problem::{Answer, Refused};
 use crate::http::validity::Renewals;
 use crate::metrics::Metrics;
+use crate::pools::Pools;
 
 /// Handle to the shared state of the edge; clones are cheap.
 #[derive(Clone)]
@@ -30,6 +31,8 @@ pub struct Shared {
     pub hosts: Hosts,
     /// Renewals acknowledged through this node.
     pub renewals: Renewals,
+    /// What picks come from.
+    pub pools: Pools,
     pub requests: Bound,
     pub waiters: Bound,
     pub streams: Bound,
@@ -56,6 +59,7 @@ impl Edge {
             metrics: Metrics::default(),
             hosts,
             renewals: Renewals::default(),
+            pools: Pools::default(),
             requests: Bound::new(config.max_requests),
             waiters: Bound::new(config.max_waiters),
             streams: Bound::new(config.max_streams),

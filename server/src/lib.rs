@@ -11,6 +11,7 @@ pub mod telemetry;
 mod accept;
 mod join;
 mod metrics;
+mod pools;
 mod start;
 
 pub use config::Config;

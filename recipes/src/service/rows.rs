@@ -77,14 +77,18 @@ pub struct Row {
 }
 
 impl Row {
+    #[must_use]
+    pub fn id(&self) -> String {
+        match of(&self.key) {
+            Some((_, Part::Instance(id))) => id,
+            _ => String::new(),
+        }
+    }
+
     /// Its id and what is known of it.
     #[must_use]
     pub fn read(&self) -> (String, Instance) {
-        let id = match of(&self.key) {
-            Some((_, Part::Instance(id))) => id,
-            _ => String::new(),
-        };
-        (id, decoded(&self.record.value))
+        (self.id(), decoded(&self.record.value))
     }
 }
 

@@ -304,7 +304,7 @@ fn action(step: &Step, model: &Model) -> Action {
     };
     let operation = match step {
         Step::Open(id) => return Action::One(coracle_store::Operation::OpenSession(open(*id))),
-        Step::Register(whom, how, status) => Operation::Register(Register {
+        Step::Register(whom, how, status) => Operation::Register(Box::new(Register {
             named: named(whom),
             description: description(),
             status: *status,
@@ -314,7 +314,7 @@ fn action(step: &Step, model: &Model) -> Action {
                 How::Session(id) => Attach::Session(SessionId(*id)),
                 How::Private(id) => Attach::Private(open(*id)),
             },
-        }),
+        })),
         Step::Renew(whom, status, load) => {
             Operation::Renew(named(whom), News { status: *status, weight: None, load: *load })
         }

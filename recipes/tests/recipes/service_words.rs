@@ -72,7 +72,7 @@ impl Speech for Words {
         let operation = match words.verb.as_str() {
             "configure" => service::Operation::Configure(service, settings(words)),
             "reset" => service::Operation::Reset(service),
-            "register" => service::Operation::Register(Register {
+            "register" => service::Operation::Register(Box::new(Register {
                 named: named(service, words),
                 description: description(words),
                 status: words.maybe("status").map_or(Status::Passing, |word| status(&word)),
@@ -83,7 +83,7 @@ impl Speech for Words {
                 } else {
                     Attach::None
                 },
-            }),
+            })),
             "renew" => {
                 let news = News {
                     status: words.maybe("status").map(|word| status(&word)),

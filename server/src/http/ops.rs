@@ -42,6 +42,8 @@ pub async fn limits(call: Call) -> Answer {
         session_ttl_max: Span::from_millis_saturating(*limits::TTL_MS.end()),
         holds_per_session_max: limits::HOLDS as u64,
         waiters_per_object_max: coracle_recipes::lock::WAITERS,
+        instances_per_service_max: coracle_recipes::service::INSTANCES,
+        pick_instances_max: super::pick::COUNT_MAX,
         idempotency_key_bytes_max: limits::IDEMPOTENCY_KEY_BYTES as u64,
         idempotency_retention: Span::from_millis_saturating(limits::IDEMPOTENCY_MS),
         streams_max: config.max_streams as u64,

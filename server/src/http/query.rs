@@ -12,6 +12,9 @@ use super::problem::{Answer, Refused, bad_query};
 /// More parameters than this are refused unread.
 const PARAMETERS: usize = 64;
 
+/// Parameters that may be given more than once.
+const REPEATED: &[&str] = &["if_held", "tag", "exclude"];
+
 /// The query of a URI. Parameters are taken by name; what is left at the end is unknown and refused, so that a
 /// typo is never silent.
 #[derive(Debug, Default)]
@@ -30,7 +33,7 @@ struct Param {
 
 impl Query {
     /// # Errors
-    /// Too many parameters, or one given twice (`if_held` may repeat).
+    /// Too many parameters, or one given twice that is not [`REPEATED`].
     pub fn parse(uri: &Uri) -> Answer<Self> {
         let Some(text) = uri.query() else { return Ok(Self { uri: Uri::default(), params: Vec::new() }) };
         let mut params: Vec<Param> = Vec::new();
@@ -44,7 +47,7 @@ impl Query {
                 }
                 let split = part.find('=').unwrap_or(part.len());
                 let name = decode_name(&part[..split])?;
-                if name != "if_held" && params.iter().any(|p| p.name == name) {
+                if !REPEATED.contains(&&*name) && params.iter().any(|p| p.name == name) {
                     return Err(bad_query(&name, "given twice"));
                 }
                 params.push(Param { name, value: (start + split + 1).min(end)..end, taken: false });
@@ -74,6 +77,41 @@ impl Query {
             Ok(text) => Ok(Some(text)),
             Err(_) => Err(bad_query(name, "not UTF-8")),
         }
+    }
+
+    /// All values of a parameter that may be repeated, in their order.
+    ///
+    /// # Errors
+    /// One that is not UTF-8.
+    pub fn texts(&mut self, name: &str) -> Answer<Vec<String>> {
+        let mut texts = Vec::new();
+        while let Some(text) = self.text(name)? {
+            texts.push(text);
+        }
+        Ok(texts)
+    }
+
+    /// The parameters whose names start with `prefix`, by the rest of their names: `meta.zone=east`.
+    ///
+    /// # Errors
+    /// A value that is not UTF-8.
+    pub fn under(&mut self, prefix: &str) -> Answer<Vec<(String, String)>> {
+        let mut found = Vec::new();
+        while let Some(param) = self.params.iter().find(|p| !p.taken && p.name.starts_with(prefix)) {
+            let name = param.name.to_string();
+            let value = self.text(&name)?.unwrap_or_default();
+            found.push((name[prefix.len()..].to_owned(), value));
+        }
+        Ok(found)
+    }
+
+    /// Whether a parameter is given with just this value; any other is left for somebody else to take.
+    pub fn takes(&mut self, name: &str, value: &[u8]) -> bool {
+        let query = self.uri.query().unwrap_or_default();
+        let found = self.params.iter_mut().find(|p| !p.taken && p.name == name);
+        let Some(param) = found.filter(|p| *decode(&query[p.value.clone()]) == *value) else { return false };
+        param.taken = true;
+        true
     }
 
     /// `?name`, `?name=true`, `?name=1`; `false` and `0` say no.

@@ -179,8 +179,18 @@ pub struct Frames {
 
 impl Frames {
     pub async fn open(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Self {
+        Self::open_with(address, method, path, headers, b"").await
+    }
+
+    pub async fn open_with(
+        address: SocketAddr,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Self {
         let mut client = Client::connect(address).await;
-        client.send(&request(method, path, headers, b"")).await;
+        client.send(&request(method, path, headers, body)).await;
         let head = client.head().await.expect("the head of a stream");
         Self { client, head, lines: std::collections::VecDeque::new(), rest: Vec::new() }
     }

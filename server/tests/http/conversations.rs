@@ -142,7 +142,8 @@ impl Talk {
                 self.shown(&answer)
             }
             Some((name, '=')) => {
-                let stream = Frames::open(self.running.address, method, path, &headers).await;
+                let stream =
+                    Frames::open_with(self.running.address, method, path, &headers, body.as_bytes()).await;
                 self.asked.insert(name.to_owned(), (method.to_owned(), path.to_owned()));
                 let head = self.shown(&stream.head.clone());
                 self.streams.insert(name.to_owned(), stream);
@@ -197,6 +198,11 @@ impl Talk {
             ("time", "<time>"),
             ("since", "<time>"),
             ("created", "<time>"),
+            ("registered", "<time>"),
+            ("up_since", "<time>"),
+            ("ejected_until", "<time>"),
+            ("lost", "<time>"),
+            ("leaves", "<time>"),
             ("next_cursor", "<cursor>"),
         ] {
             let before = format!("\"{member}\":\"");
@@ -258,5 +264,5 @@ macro_rules! conversations {
 
 conversations! {
     kv kv_lists kv_history txn sessions locks lock_line watch events idempotency browser bad_input operations
-    counters latches groups
+    counters latches groups services
 }

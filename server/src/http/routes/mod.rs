@@ -7,6 +7,7 @@ mod counters;
 mod groups;
 mod kv;
 mod locks;
+mod services;
 mod sessions;
 
 use super::endpoint::Family;
@@ -16,6 +17,7 @@ pub fn families() -> Vec<Family> {
     vec![
         kv::family(),
         sessions::family(),
+        services::family(),
         locks::family(),
         counters::latches(),
         counters::counters(),
