@@ -24,7 +24,11 @@ pub struct Client {
     session: String,
     /// Of the client's own key, in compare-and-set.
     revision: u64,
+    /// Of the message received last.
+    receipt: String,
 }
+
+const QUEUE: &str = "bench";
 
 impl Coracle {
     /// Nodes are `host:port`.
@@ -54,6 +58,7 @@ impl service::Service for Coracle {
             },
             session: String::new(),
             revision: 0,
+            receipt: String::new(),
         };
         if workload.needs_session() {
             client.open_session().await?;
@@ -97,6 +102,12 @@ impl service::Client for Client {
             }
             Workload::Renew => {
                 let path = format_args!("/v1/sessions/{}/renew", self.session);
+                post(&mut self.connection, path, b"").await.map(drop)
+            }
+            Workload::Queue => {
+                self.send().await?;
+                self.receive().await?;
+                let path = format_args!("/v1/queues/{QUEUE}/ack?receipt={}", self.receipt);
                 post(&mut self.connection, path, b"").await.map(drop)
             }
         }
@@ -157,6 +168,20 @@ impl Client {
         Ok(())
     }
 
+    async fn send(&mut self) -> Result<()> {
+        fill_value(&mut self.value, QUEUE, self.shape.value_bytes);
+        let path = format_args!("/v1/queues/{QUEUE}/messages");
+        let request = Request { method: "POST", path, headers: format_args!(""), body: &self.value };
+        succeeded(&self.connection.call(request).await?, "POST", path).map(drop)
+    }
+
+    async fn receive(&mut self) -> Result<()> {
+        let body =
+            post(&mut self.connection, format_args!("/v1/queues/{QUEUE}/receive?wait=10s"), b"").await?;
+        text_member(body, "receipt").context("nothing was received")?.clone_into(&mut self.receipt);
+        Ok(())
+    }
+
     async fn release(&mut self) -> Result<()> {
         let path = format_args!("/v1/locks/{}/release?session={}", self.lock, self.session);
         post(&mut self.connection, path, b"").await.map(drop)
@@ -179,6 +204,14 @@ fn succeeded<'a>(response: &Response<'a>, method: &str, path: fmt::Arguments<'_>
     let problem: serde_json::Value = serde_json::from_slice(response.body).unwrap_or_default();
     let code = problem["code"].as_str().unwrap_or("no code");
     Err(anyhow!("{method} {route}: {} {code}", response.status))
+}
+
+/// The first text called `name` in a JSON object, which must be one without escapes.
+pub fn text_member<'a>(json: &'a [u8], name: &str) -> Option<&'a str> {
+    let text = std::str::from_utf8(json).ok()?;
+    let quoted = format!("\"{name}\":\"");
+    let start = text.find(&quoted)? + quoted.len();
+    text[start..].split('"').next()
 }
 
 /// The first unsigned number called `name` in a JSON object, without parsing the rest of it.

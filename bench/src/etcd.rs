@@ -1,6 +1,6 @@
 //! etcd under load: gRPC over a few shared connections, the calls that its own clients make.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use http::Uri;
 
 use crate::grpc::{Channel, Stream};
@@ -9,6 +9,10 @@ use crate::service;
 use crate::workload::{
     Connections, KeyChoice, SESSION_TTL, Shape, Workload, fill_value, is_value_of, key_name,
 };
+
+/// Where the messages are, and the first key behind them.
+const QUEUE: &str = "queue/";
+const QUEUE_END: &str = "queue0";
 
 pub struct Etcd {
     nodes: Vec<String>,
@@ -133,6 +137,10 @@ impl service::Client for Client {
                 self.release().await
             }
             Workload::Renew => self.renew().await,
+            Workload::Queue => {
+                self.send().await?;
+                self.take().await
+            }
         }
     }
 
@@ -197,6 +205,38 @@ impl Client {
         let unlock = Message::default().bytes(1, &self.ownership);
         self.ownership.clear();
         self.channel.unary(&self.methods.unlock, unlock.as_bytes()).await.map(drop)
+    }
+
+    /// A message is a key of its own, in the order of time.
+    async fn send(&mut self) -> Result<()> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
+        self.key = format!("{QUEUE}{now:020}-{}", self.lock);
+        fill_value(&mut self.value, QUEUE, self.shape.value_bytes);
+        self.put().await.map(drop)
+    }
+
+    /// As etcd's own recipe: read the first, delete it if nobody else has, else try again.
+    async fn take(&mut self) -> Result<()> {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while std::time::Instant::now() < end {
+            let range =
+                Message::default().bytes(1, QUEUE.as_bytes()).bytes(2, QUEUE_END.as_bytes()).number(3, 1);
+            let answer = self.channel.unary(&self.methods.range, range.as_bytes()).await?;
+            let entry = protobuf::bytes(&answer, 2)?;
+            let (key, revision) = (protobuf::bytes(entry, 1)?, protobuf::number(entry, 3)?);
+            if key.is_empty() {
+                continue;
+            }
+            let compare = Message::default().number(2, 2).bytes(3, key).number(6, revision);
+            let delete = Message::default().bytes(1, key);
+            let then = Message::default().message(3, &delete);
+            let txn = Message::default().message(1, &compare).message(2, &then);
+            let answer = self.channel.unary(&self.methods.txn, txn.as_bytes()).await?;
+            if protobuf::number(&answer, 2)? == 1 {
+                return Ok(());
+            }
+        }
+        bail!("nothing could be taken")
     }
 
     async fn renew(&mut self) -> Result<()> {

@@ -24,6 +24,8 @@ pub enum Workload {
     LockContended,
     /// Renew the client's session.
     Renew,
+    /// Send a message to a queue that all clients share, receive one from it, acknowledge it: three calls.
+    Queue,
 }
 
 impl Workload {
@@ -36,6 +38,7 @@ impl Workload {
             Self::Lock => "lock",
             Self::LockContended => "lock-contended",
             Self::Renew => "renew",
+            Self::Queue => "queue",
         }
     }
 
@@ -48,6 +51,7 @@ impl Workload {
             Self::Lock => "lock + release, distinct locks",
             Self::LockContended => "one contended lock, hand-overs",
             Self::Renew => "session renewals",
+            Self::Queue => "one queue, send + receive + ack",
         }
     }
 

@@ -18,6 +18,8 @@ pub struct State {
     pub grants: u64,
     pub stale_reads: u64,
     pub renewals: u64,
+    /// Messages ready, received, acknowledged.
+    pub queue: [u64; 3],
     /// Before each answer.
     pub delay: Duration,
     /// Added to the values that are read.
@@ -126,6 +128,22 @@ impl State {
                 Some(holder) if holder == session => (200, b"{}".to_vec()),
                 _ => problem(409, "not_holder"),
             },
+            ("post", ["queues", "bench", "messages"]) => {
+                assert!(body.starts_with(b"bench:"));
+                self.queue[0] += 1;
+                (201, br#"{"id":"1-0","revision":1}"#.to_vec())
+            }
+            ("post", ["queues", "bench", "receive"]) => {
+                self.queue[0] = self.queue[0].checked_sub(1)?;
+                self.queue[1] += 1;
+                let receipt = self.queue[1];
+                (200, format!(r#"{{"items":[{{"id":"1-0","receipt":"r1:{receipt}"}}]}}"#).into_bytes())
+            }
+            ("post", ["queues", "bench", "ack"]) => {
+                assert!(query.starts_with("receipt=r1:"), "{query}");
+                self.queue[2] += 1;
+                (200, b"{}".to_vec())
+            }
             _ => problem(404, "route_not_found"),
         };
         Some(answer)

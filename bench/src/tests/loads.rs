@@ -104,6 +104,14 @@ fn renewals_are_counted_one_by_one() {
 }
 
 #[test]
+fn a_message_is_sent_received_and_acknowledged() {
+    let (tally, state) = clean(Workload::Queue);
+    let [ready, received, acknowledged] = state.borrow().queue;
+    assert!(acknowledged >= tally.latencies.len());
+    assert_eq!((ready, received), (0, acknowledged));
+}
+
+#[test]
 fn the_open_loop_asks_at_its_rate() {
     let state = Shared::default();
     let tally = load(Workload::Put, &state, Some(400.0));
