@@ -187,9 +187,10 @@ impl Endpoint {
         self
     }
 
-    /// A page of a list: `limit` and `cursor`.
+    /// A page of a list at one revision: `limit`, `cursor`, `revision`.
     pub fn pages(self) -> Self {
-        self.takes(&[params::LIMIT, params::CURSOR])
+        self.takes(&[params::LIMIT, params::CURSOR, params::REVISION])
+            .problems(&[Code::Compacted, Code::CursorExpired])
     }
 
     /// `session`, `ttl` or `hold=true`: what the claim lives with.

@@ -144,7 +144,7 @@ async fn list(mut call: Call) -> Answer {
 /// A later page needs only the revision of the first one.
 async fn settle(call: &Call, reading: Reading, cursor: Option<&Cursor>) -> Answer<()> {
     match cursor {
-        Some(cursor) => Ok(call.edge.node.wait_revision(cursor.revision, call.deadline).await?),
+        Some(cursor) => call.reach(cursor.revision).await,
         None => call.settle(reading).await,
     }
 }

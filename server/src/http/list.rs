@@ -69,7 +69,7 @@ impl Listing {
     /// A later page needs only the revision of the first one.
     async fn settle(&self, call: &Call, reading: Reading) -> Answer<()> {
         match &self.cursor {
-            Some(cursor) => Ok(call.edge.node.wait_revision(cursor.revision, call.deadline).await?),
+            Some(cursor) => call.reach(cursor.revision).await,
             None => call.settle(reading).await,
         }
     }

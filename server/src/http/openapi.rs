@@ -271,6 +271,10 @@ fn shown(param: &Param, name: &str) -> Value {
         _ if param.repeats => json!([example]),
         _ => example.into(),
     };
+    if matches!(param.kind, Kind::Flag) {
+        // The bare word is a yes.
+        shown["allowEmptyValue"] = true.into();
+    }
     if param.required {
         shown["required"] = true.into();
     }

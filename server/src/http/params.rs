@@ -195,6 +195,7 @@ pub const LIMIT: Param =
     Param::new("limit", Kind::Number(1, ITEMS_MAX)).says("Items of a page; 100 if not given.");
 pub const LIMIT_OF_BOTH: Param = Param::number("limit", 1)
     .says("Items of a page, 1 to 1000, 100 if not given; of a watch the frames after which it ends.");
+pub const REVISION: Param = Param::number("revision", 0).says("As of this revision.");
 pub const CURSOR: Param = Param::text("cursor").says("`next_cursor` of the page before.");
 
 pub const ON_DISCONNECT: Param = Param::word("on_disconnect", &["grace", "expire"])
@@ -217,7 +218,8 @@ pub const TRIO: &[Param] = &[
 
 pub const KEEP: Param =
     Param::flag("keep").says("When the wait is over: 202 and a place in the line, not 409.").with("ttl=1m");
-pub const OWNER: Param = Param::name("owner").says("Who it is, for people.");
+pub const OWNER: Param =
+    Param::new("owner", Kind::Text(0, limits::NAME_BYTES)).says("Who it is, for people.");
 pub const REASON: Param =
     Param::new("reason", Kind::Text(0, limits::NAME_BYTES)).says("Why, for the events.").example("stuck");
 pub const TO: Param = Param::session("to").says("The session that gets it.").required();

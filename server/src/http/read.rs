@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use coracle_api::Span;
+use coracle_api::{Code, Problem, Span};
 use coracle_raft::node::{Node, Watch};
 use coracle_store::{HistoryError, Revision, Selection, Store};
 use futures::FutureExt;
@@ -81,10 +81,21 @@ impl Call {
         Ok(words.iter().any(|(_, format)| *format == asked).then_some(asked))
     }
 
+    /// Wait until this node has a revision, which may never come to be.
+    pub async fn reach(&self, revision: Revision) -> Answer<()> {
+        if self.edge.node.wait_revision(revision, self.deadline).await.is_ok() {
+            return Ok(());
+        }
+        let newest = self.edge.node.read(Store::revision);
+        let detail = format!("this node has not got so far in time min_revision={revision} newest={newest}");
+        let problem = Problem::new(Code::NotReady, detail);
+        Err(problem.with("min_revision", revision.0).with("newest", newest.0).at_revision(newest.0).into())
+    }
+
     /// Bring this node to where the read may look.
     pub async fn settle(&self, reading: Reading) -> Answer<()> {
         if let Some(revision) = reading.min_revision {
-            self.edge.node.wait_revision(revision, self.deadline).await?;
+            self.reach(revision).await?;
         }
         let too_old = |max: Span| self.edge.node.staleness() > max.as_duration();
         if !reading.stale || reading.max_stale.is_some_and(too_old) {

@@ -133,3 +133,17 @@ async fn the_line_moves_from_stream_to_stream() {
     assert_eq!(second["type"], "acquired");
     assert!(second["token"].as_u64() > first["token"].as_u64());
 }
+
+#[tokio::test]
+async fn a_revision_that_does_not_come_is_told_as_such() {
+    let running = start(|config| config.request_timeout = "300ms".parse().unwrap()).await;
+    let mut client = Client::connect(running.address).await;
+    client.put("/v1/kv/a", b"1").await;
+    for path in ["/v1/kv/a?min_revision=7", "/v1/kv?min_revision=7", "/v1/locks?min_revision=7"] {
+        let answer = client.get(path).await;
+        let body = answer.json();
+        assert_eq!((answer.status, answer.code().as_str()), (503, "not_ready"), "{path}: {body}");
+        assert_eq!((&body["min_revision"], &body["newest"]), (&7.into(), &1.into()), "{path}");
+    }
+    assert_eq!(client.get("/v1/kv/a?min_revision=1").await.status, 200);
+}

@@ -37,7 +37,7 @@ impl Page {
             let name = text(&tag["name"]);
             let _ = write!(nav, "<b>{}</b>", escaped(name));
             let _ = write!(main, "<h2>{}</h2><p>{}</p>", escaped(name), prose(text(&tag["description"])));
-            for operation in self.operations(name) {
+            for operation in operations(name) {
                 self.operation(&operation, &mut nav, &mut main);
             }
         }
@@ -53,13 +53,6 @@ impl Page {
              content=\"width=device-width\"><title>Coracle</title><style>{STYLE}</style><nav>{nav}</nav>\
              <main>{main}</main></html>\n"
         )
-    }
-
-    /// The operations of a family, in the order of its table.
-    fn operations(&self, family: &str) -> Vec<Operation> {
-        let families = routes::families().into_iter().filter(|it| it.name == family);
-        let rows = families.flat_map(|family| family.rows);
-        rows.map(|row| (row.method.as_str().to_ascii_lowercase(), row.documented_path())).collect()
     }
 
     fn operation(&self, (method, path): &Operation, nav: &mut String, out: &mut String) {
@@ -122,6 +115,13 @@ impl Page {
         let target = value["$ref"].as_str().and_then(|to| self.document.pointer(to.strip_prefix('#')?));
         target.unwrap_or(value)
     }
+}
+
+/// The operations of a family, in the order of its table.
+fn operations(family: &str) -> Vec<Operation> {
+    let families = routes::families().into_iter().filter(|it| it.name == family);
+    let rows = families.flat_map(|family| family.rows);
+    rows.map(|row| (row.method.as_str().to_ascii_lowercase(), row.documented_path())).collect()
 }
 
 /// A request that can be pasted into a shell.

@@ -1,7 +1,7 @@
 //! The rows of counters and latches.
 
 use coracle_api::Code::{
-    AlreadyExists, CursorExpired, LatchClosed, LatchNotFound, MemberNotFound, OutOfRange, RevisionMismatch,
+    AlreadyExists, LatchClosed, LatchNotFound, MemberNotFound, OutOfRange, RevisionMismatch,
 };
 use coracle_api::{Counted, CountedDown, Counter, Deleted, Latch, LatchConfig, Page};
 use coracle_recipes::counter::{MAX, MIN};
@@ -38,7 +38,7 @@ pub fn latches() -> Family {
 fn counter_rows() -> Vec<Endpoint> {
     vec![
         get("/v1/counters", counter::list).says("List counters.")
-            .takes(&[PREFIX]).pages().waits().watches::<Counter>().answers::<Page<Counter>>(200).problems(&[CursorExpired]),
+            .takes(&[PREFIX]).pages().waits().watches::<Counter>().answers::<Page<Counter>>(200),
         get("/v1/counters/{name}", counter::show).says("Read a counter; one that was never written is 0.")
             .waits().formats(&["raw"]).watches::<Counter>()
             .answers::<Counter>(200).answers_with(200, Content::Text("text/plain; charset=utf-8")),
@@ -56,7 +56,7 @@ fn counter_rows() -> Vec<Endpoint> {
 fn latch_rows() -> Vec<Endpoint> {
     vec![
         get("/v1/latches", latch::list).says("List latches.")
-            .takes(&[PREFIX]).pages().waits().watches::<Latch>().answers::<Page<Latch>>(200).problems(&[CursorExpired]),
+            .takes(&[PREFIX]).pages().waits().watches::<Latch>().answers::<Page<Latch>>(200),
         get("/v1/latches/{name}", latch::show).says("A latch, and who has not counted down.")
             .waits().watches::<Latch>().answers::<Latch>(200).problems(&[LatchNotFound]),
         put("/v1/latches/{name}", latch::create).says("Make a latch: a count, or the members that have to count down.")

@@ -1,6 +1,6 @@
 //! The rows of groups.
 
-use coracle_api::Code::{CursorExpired, MemberNotFound};
+use coracle_api::Code::MemberNotFound;
 use coracle_api::{Group, GroupMember, HoldFrame, Joined, Left, Page};
 use coracle_recipes::group::{MEMBERS, SLOTS};
 
@@ -27,7 +27,7 @@ pub fn family() -> Family {
 fn rows() -> Vec<Endpoint> {
     vec![
         get("/v1/groups", group::list).says("List groups where somebody is.")
-            .takes(&[PREFIX]).pages().waits().watches::<Group>().answers::<Page<Group>>(200).problems(&[CursorExpired]),
+            .takes(&[PREFIX]).pages().waits().watches::<Group>().answers::<Page<Group>>(200),
         get("/v1/groups/{name}", group::show).says("Who is in a group; also one where nobody is.")
             .takes(&[MIN, SLOTS_OF]).waits().watches::<Group>().answers::<Group>(200),
         get("/v1/groups/{name}/members/{id}", group::member).says("A member, and its share.")

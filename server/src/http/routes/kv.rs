@@ -1,14 +1,14 @@
 //! The rows of keys, transactions and events.
 
 use coracle_api::Code::{
-    Compacted, CursorExpired, DuplicateKey, KeyNotFound, MethodNotAllowed, NotHolder, OutOfRange, QueueFull,
-    ReceiptStale, RevisionMismatch, SessionExpired, TopicFull,
+    Compacted, DuplicateKey, KeyNotFound, MethodNotAllowed, NotHolder, OutOfRange, QueueFull, ReceiptStale,
+    RevisionMismatch, SessionExpired, TopicFull,
 };
 use coracle_api::{Deleted, Entry, Event, HoldFrame, KvHistory, KvList, Put, Txn, TxnResult};
 use schemars::JsonSchema;
 
 use super::super::endpoint::{Content, Endpoint, Family, delete, get, head, post, put};
-use super::super::params::{IF_ABSENT, IF_MATCH, IF_NONE_MATCH, Kind, LIMIT, Param};
+use super::super::params::{IF_ABSENT, IF_MATCH, IF_NONE_MATCH, Kind, LIMIT, Param, REVISION};
 use super::super::{events, kv, txn};
 
 const KEY: Param = Param::new("key", Kind::Text(1, 512))
@@ -16,7 +16,6 @@ const KEY: Param = Param::new("key", Kind::Text(1, 512))
     .in_path();
 const EXACT: Param =
     Param::new("key", Kind::Text(1, 512)).says("Of one key: the exact form for keys a path cannot carry.");
-const REVISION: Param = Param::number("revision", 0).says("As of this revision.").example("0");
 const RETURN: Param = Param::word("return", &["previous", "none"]).says("Answer with what was there before.");
 const PREFIX: Param = Param::text("prefix").says("Keys that begin with this.").example("app/");
 const RANGE: &[Param] = &[
@@ -33,6 +32,8 @@ enum Listed {
     List(KvList),
     History(KvHistory),
     Entry(Entry),
+    /// With `key=`, without `format=json`: a stored value that is JSON itself.
+    Stored(serde_json::Value),
 }
 
 /// What `GET /v1/kv/{key}` answers in JSON.
@@ -43,6 +44,8 @@ enum Listed {
 enum One {
     Entry(Entry),
     History(KvHistory),
+    /// Without `format=json`: a stored value that is JSON itself.
+    Stored(serde_json::Value),
 }
 
 pub fn family() -> Family {
@@ -77,7 +80,7 @@ fn rows() -> Vec<Endpoint> {
         get("/v1/kv", kv::serve).says("List keys, or read one that a path cannot carry.")
             .more("With `key` this is `GET /v1/kv/{key}`: parameters of a list do not go with it.")
             .takes(&[PREFIX]).takes(RANGE).takes(LISTING).pages().waits().watches::<Entry>()
-            .answers::<Listed>(200).answers_with(200, Content::Value).problems(&[Compacted, CursorExpired, KeyNotFound, RevisionMismatch]),
+            .answers::<Listed>(200).answers_with(200, Content::Value).problems(&[KeyNotFound, RevisionMismatch]),
         put("/v1/kv", kv::serve).named("kv.put_exact").says("Write a key that a path cannot carry.")
             .takes(&[EXACT.required(), IF_MATCH, IF_ABSENT, RETURN, KEEP_SESSION]).trio().changes().value()
             .answers::<Put>(200).answers::<Put>(201).streams::<HoldFrame>("hold=true").problems(&[RevisionMismatch, MethodNotAllowed]),
@@ -111,7 +114,6 @@ const LISTING: &[Param] = &[
         .says("Keys that share all up to the next delimiter are one folder in `prefixes`.")
         .example("/"),
     Param::word("order", &["asc", "desc"]).says("By key."),
-    REVISION,
     EXACT,
     HISTORY.with("key=a"),
     IF_MATCH.with("key=a"),

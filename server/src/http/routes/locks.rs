@@ -1,8 +1,6 @@
 //! The rows of locks.
 
-use coracle_api::Code::{
-    CursorExpired, LockHeld, LockNotFound, NotHolder, SessionExpired, TooManyWaiters, WouldDeadlock,
-};
+use coracle_api::Code::{LockHeld, LockNotFound, NotHolder, SessionExpired, TooManyWaiters, WouldDeadlock};
 use coracle_api::{Acquired, Broken, HoldFrame, Lock, Page, Released, Renewed, Waiting};
 
 use super::super::endpoint::{Endpoint, Family, delete, get, post};
@@ -24,7 +22,7 @@ pub fn family() -> Family {
 fn rows() -> Vec<Endpoint> {
     vec![
         get("/v1/locks", lock_list::list).says("List locks that are held or waited for.")
-            .takes(&[PREFIX]).pages().waits().watches::<Lock>().answers::<Page<Lock>>(200).problems(&[CursorExpired]),
+            .takes(&[PREFIX]).pages().waits().watches::<Lock>().answers::<Page<Lock>>(200),
         get("/v1/locks/{name}", lock_list::show).says("Who holds a lock and who waits, in order.")
             .waits().watches::<Lock>().answers::<Lock>(200).problems(&[LockNotFound]),
         delete("/v1/locks/{name}", lock::break_holds).says("End every hold of a lock.")

@@ -1,17 +1,18 @@
 //! The rows of sessions.
 
-use coracle_api::Code::{CursorExpired, NotImplemented, SessionExpired, SessionNotFound};
+use coracle_api::Code::{NotImplemented, SessionExpired, SessionNotFound};
 use coracle_api::{
     HoldFrame, Page, Session, SessionClosed, SessionCreate, SessionCreated, SessionRenew, SessionRenewed,
 };
 
 use super::super::endpoint::{Endpoint, Family, delete, get, post};
-use super::super::params::{HOLD, ON_DISCONNECT, Param, SESSION_ID, TTL};
+use super::super::params::{HOLD, Kind, ON_DISCONNECT, Param, SESSION_ID, TTL};
 use super::super::session;
 
 const TTL_HERE: Param =
     TTL.says("Lifetime without a renewal, 15 s if not given; may be in the body instead.");
-const NAME: Param = Param::name("name").says("Who it is, for people; may be in the body instead.");
+const NAME: Param =
+    Param::new("name", Kind::Text(0, 512)).says("Who it is, for people; may be in the body instead.");
 
 pub fn family() -> Family {
     Family {
@@ -25,7 +26,7 @@ pub fn family() -> Family {
 fn rows() -> Vec<Endpoint> {
     vec![
         get("/v1/sessions", session::list).says("List sessions.")
-            .pages().waits().watches::<Session>().answers::<Page<Session>>(200).problems(&[CursorExpired]),
+            .pages().waits().watches::<Session>().answers::<Page<Session>>(200),
         post("/v1/sessions", session::open).says("Open a session.")
             .more("With `hold=true` the answer is a stream, and the session lives as long as the connection.")
             .takes(&[TTL_HERE, NAME, HOLD, ON_DISCONNECT]).changes().json::<SessionCreate>()
