@@ -83,6 +83,8 @@ pub const SLICE: usize = 256;
 pub const HEADERS: usize = 32;
 /// The longest span a queue knows: delays, windows, retention.
 pub const SPAN: Millis = Millis(366 * 24 * 3_600_000);
+/// What a receiver that waited was assigned and does not collect in this time is given back.
+pub const COLLECT: Millis = Millis(15_000);
 /// The shortest visibility.
 pub const VISIBILITY: Millis = Millis(1_000);
 

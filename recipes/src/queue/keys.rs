@@ -270,7 +270,7 @@ impl FromStr for MessageId {
 }
 
 impl Ticket {
-    fn bytes(self) -> [u8; 12] {
+    pub(super) fn bytes(self) -> [u8; 12] {
         twelve(self.revision, self.number)
     }
 

@@ -6,7 +6,7 @@ use super::delivery::Failure;
 use super::desk::Desk;
 use super::keys::Ticket;
 use super::state::{Flight, Parcel, Waiter};
-use super::{FAMILY, decoded, encoded};
+use super::{COLLECT, FAMILY, decoded, encoded, time};
 
 impl Desk<'_, '_> {
     /// Give what is ready to those who wait, in the order of their arrival.
@@ -26,7 +26,9 @@ impl Desk<'_, '_> {
             self.head.waiting -= 1;
             let messages = delivered.iter().map(|delivery| delivery.id).collect();
             let session = waiter.session;
-            let parcel = encoded(Parcel { waiter, messages });
+            let until = self.txn.now().after(COLLECT);
+            time::set_parcel(self.txn, &self.name, ticket, until);
+            let parcel = encoded(Parcel { waiter, messages, until });
             self.txn.put(self.keys.parcel(ticket), parcel, ContentType::Binary, Some(session));
         }
     }

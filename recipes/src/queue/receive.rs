@@ -12,7 +12,7 @@ use super::keys::{Part, Ticket};
 use super::state::{Parcel, Terms, Waiter};
 use super::{
     Delivered, FAMILY, Outcome, RECEIVE, Receive, Refusal, VISIBILITY, WAITERS, check_queue, decoded,
-    encoded, settle,
+    encoded, settle, time,
 };
 use crate::bounded;
 
@@ -105,7 +105,8 @@ pub(super) fn collect(txn: &mut Txn<'_>, queue: &str, ticket: Ticket) -> Result<
         };
     };
     desk.delete(&key);
-    let Parcel { waiter, messages } = parcel;
+    let Parcel { waiter, messages, until } = parcel;
+    time::clear_parcel(desk.txn, &desk.name, ticket, until);
     let mut delivered =
         Delivered { session: waiter.terms.bound.then_some(waiter.session), ..Delivered::default() };
     for id in messages {
@@ -134,6 +135,7 @@ pub(super) fn leave(txn: &mut Txn<'_>, queue: &str, ticket: Ticket) -> Outcome {
 
 /// Nobody has seen what was assigned: it returns as if nothing had happened.
 pub(super) fn give_back(desk: &mut Desk<'_, '_>, ticket: Ticket, parcel: &Parcel) {
+    time::clear_parcel(desk.txn, &desk.name, ticket, parcel.until);
     for id in &parcel.messages {
         if let Some(flight) = desk.flight(*id).filter(|flight| flight.ticket == Some(ticket)) {
             desk.fail(flight, &Failure::default());

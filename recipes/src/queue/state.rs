@@ -185,6 +185,9 @@ pub(super) struct Parcel {
     pub waiter: Waiter,
     #[n(1)]
     pub messages: Vec<MessageId>,
+    /// Collected until then, or given back; a timer stands there.
+    #[n(2)]
+    pub until: Timestamp,
 }
 
 /// A send within its window.

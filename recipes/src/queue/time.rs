@@ -5,9 +5,9 @@ use coracle_store::{Millis, Timestamp, Txn};
 use super::barrier::End;
 use super::delivery::Failure;
 use super::desk::Desk;
-use super::keys::MessageId;
-use super::state::{Body, Duplicate};
-use super::{FAMILY, SLICE, decoded};
+use super::keys::{MessageId, Ticket};
+use super::state::{Body, Duplicate, Parcel};
+use super::{FAMILY, SLICE, decoded, receive};
 use crate::{names, timer};
 
 const DELAY: u8 = b'd';
@@ -17,6 +17,7 @@ const RETENTION: u8 = b'o';
 const DEDUP: u8 = b'u';
 const DEADLINE: u8 = b'l';
 const SWEEP: u8 = b'z';
+const PARCEL: u8 = b'p';
 
 /// A timer has run out. It may be stale: what it speaks of is looked at again.
 pub(super) fn due(txn: &mut Txn<'_>, what: &[u8]) {
@@ -30,6 +31,7 @@ pub(super) fn due(txn: &mut Txn<'_>, what: &[u8]) {
     match (*kind, MessageId::from_bytes(rest)) {
         (DEADLINE, _) => desk.end_deadline(slot()),
         (SWEEP, _) => desk.sweep(slot()),
+        (PARCEL, _) => uncollected(&mut desk, rest),
         (DELAY, Some(id)) => desk.undelay(id),
         (VISIBILITY, Some(id)) => time_out(&mut desk, id),
         (EXPIRY, Some(id)) => expire(&mut desk, id),
@@ -52,6 +54,17 @@ fn time_out(desk: &mut Desk<'_, '_>, id: MessageId) {
         && desk.active() == Some(session)
     {
         desk.depose(session);
+    }
+}
+
+/// Whoever was assigned it has not come for it: it may have gone away before it knew that it was in line.
+fn uncollected(desk: &mut Desk<'_, '_>, ticket: &[u8]) {
+    let Some(ticket) = Ticket::from_bytes(ticket) else { return };
+    let key = desk.keys.parcel(ticket);
+    let Some(parcel) = desk.txn.get(&key).map(|record| decoded::<Parcel>(&record.value)) else { return };
+    if parcel.until <= desk.txn.now() {
+        desk.delete(&key);
+        receive::give_back(desk, ticket, &parcel);
     }
 }
 
@@ -144,4 +157,12 @@ pub(super) fn clear_deadline(txn: &mut Txn<'_>, queue: &str, slot: u64, at: Time
 
 pub(super) fn set_sweep(txn: &mut Txn<'_>, queue: &str, slot: u64, at: Timestamp) {
     timer::set(txn, at, FAMILY, &what(queue, SWEEP, &slot.to_be_bytes()));
+}
+
+pub(super) fn set_parcel(txn: &mut Txn<'_>, queue: &str, ticket: Ticket, at: Timestamp) {
+    timer::set(txn, at, FAMILY, &what(queue, PARCEL, &ticket.bytes()));
+}
+
+pub(super) fn clear_parcel(txn: &mut Txn<'_>, queue: &str, ticket: Ticket, at: Timestamp) {
+    timer::clear(txn, at, FAMILY, &what(queue, PARCEL, &ticket.bytes()));
 }

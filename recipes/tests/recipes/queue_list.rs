@@ -6,6 +6,8 @@ use coracle_recipes::queue::{MessageId, Receipt, Ticket};
 
 /// From a delivery until the message is visible again, in milliseconds.
 pub const VISIBILITY: u64 = 10_000;
+/// What is assigned and not collected in this time is given back, in milliseconds.
+pub const COLLECT: u64 = 15_000;
 /// Failed deliveries that make a dead letter.
 pub const MOST: u32 = 2;
 
@@ -43,6 +45,8 @@ pub struct Model {
     pub messages: Vec<Sent>,
     pub line: Vec<Waiter>,
     pub parcels: Vec<(Waiter, Vec<MessageId>)>,
+    /// Until when they are collected.
+    pub until: BTreeMap<Ticket, u64>,
     pub dead: Vec<MessageId>,
     pub next_private: u64,
 }
@@ -105,6 +109,7 @@ impl Model {
                 session,
                 ticket,
             });
+            self.until.insert(waiter.ticket, self.now + COLLECT);
             self.parcels.push((waiter, ids));
         }
     }
@@ -186,12 +191,27 @@ impl Model {
                 _ => None,
             };
             let next = self.messages.iter().filter_map(due).filter(|(until, ..)| *until <= self.now).min();
-            let Some((_, kind, id)) = next else { break };
-            let at = self.at(id).expect("it is there");
-            if kind == 0 {
-                self.messages[at].state = State::Ready;
-            } else {
-                self.fail(at, true, false, 0);
+            let parcels =
+                self.parcels.iter().map(|(waiter, _)| (self.until[&waiter.ticket], 2, waiter.ticket));
+            let parcel = parcels.filter(|(until, ..)| *until <= self.now).min();
+            let first = next.is_some_and(|(until, kind, _)| {
+                parcel.is_none_or(|(at, after, _)| (until, kind) < (at, after))
+            });
+            match (next, parcel) {
+                (Some((_, kind, id)), _) if first => {
+                    let at = self.at(id).expect("it is there");
+                    if kind == 0 {
+                        self.messages[at].state = State::Ready;
+                    } else {
+                        self.fail(at, true, false, 0);
+                    }
+                }
+                (_, Some((_, _, ticket))) => {
+                    let at = self.parcels.iter().position(|(waiter, _)| waiter.ticket == ticket).unwrap();
+                    let (_, ids) = self.parcels.remove(at);
+                    self.give_back(&ids, ticket);
+                }
+                _ => break,
             }
             self.assign(revision);
         }
