@@ -20,6 +20,7 @@ mod limits;
 mod lock;
 mod page;
 mod problem;
+pub mod queue;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod service;
