@@ -77,45 +77,6 @@ fn groups() {
 }
 
 #[test]
-fn queues() {
-    use coracle_api::queue::*;
-    golden::<QueueConfig>(r#"{"kind":"fifo","overflow":"reject","single_active":false,"paused":false}"#);
-    golden::<QueueConfig>(
-        r#"{"kind":"barrier","visibility":"1m","max_deliveries":0,"dead_letter":"lost","retry":{"min":"1s","max":"1m","factor":3},"retention":"336h","max_length":9,"overflow":"drop_oldest","dedup_window":"5m","single_active":true,"paused":true,"barrier":{"when":"any","size":10,"contains":["a","b"],"absent":["stop"],"signals":["go"],"deadline":"1h","on_deadline":"break","delivery":"self","strict":true,"finalizer":{"value":"report","content_type":"text/plain; charset=utf-8"},"on_break":"dead_letter","guard":"elections/control"}}"#,
-    let one: QueueConfig =
-        serde_json::from_str(r#"{"kind":"barrier","barrier":{"absent":"stop","finalizer":{}}}"#).unwrap();
-    let barrier = one.barrier.unwrap();
-    assert_eq!(
-        (barrier.absent, barrier.finalizer),
-        (Names(vec!["stop".into()]), Some(Finalizer { value: None }))
-    refused::<QueueConfig>(r#"{"visiblity":"1m"}"#, "unknown field `visiblity`");
-    refused::<QueueConfig>(r#"{"kind":"lifo"}"#, "unknown variant `lifo`");
-    refused::<QueueConfig>(r#"{"barrier":{"size":-1}}"#, "invalid value");
-    golden::<SendMany>(
-        r#"{"items":[{"value":"a","content_type":"text/plain; charset=utf-8"},{"value":{"n":1},"content_type":"application/json","group":"g","priority":9,"delay":"5s","ttl":"1m","dedup_id":"7","id":"one","headers":{"trace":"x"}}]}"#,
-    refused::<SendMany>(r#"{"items":[{"value":"a","valu":1}]}"#, "unknown field `valu`");
-    refused::<SendMany>(r#"{"items":[{}]}"#, "one of value and value_base64 is required");
-    golden::<Sent>(r#"{"id":"812-0","revision":812}"#);
-    golden::<Sent>(
-        r#"{"id":"812-0","revision":812,"duplicate":true,"generation":3,"ordinal":0,"size":10,"receipt":"r1:812-0.830"}"#,
-    golden::<SentMany>(
-        r#"{"items":[{"id":"812-0"},{"id":"812-0","duplicate":true,"generation":1}],"revision":812}"#,
-    golden::<Received>(r#"{"items":[],"revision":830}"#);
-    golden::<Received>(
-        r#"{"items":[{"id":"812-0","receipt":"r1:812-0.830","value":"hello","content_type":"text/plain; charset=utf-8","deliveries":1,"sent":"2026-11-22T05:40:11Z","priority":9,"group":"g","headers":{"trace":"x"},"until":"2026-11-22T05:40:41Z"}],"acks":[{"receipt":"r1:811-0.820","ok":true}],"session":"7587d8aa00000001","valid_for":"15s","revision":830}"#,
-    golden::<Message>(
-        r#"{"id":"9-0","state":"in_flight","value":"x","content_type":"text/plain; charset=utf-8","deliveries":2,"sent":"2026-11-22T05:40:11Z","since":"2026-11-22T05:40:11Z","session":"7587d8aa00000001","reason":"io","dead":{"queue":"mail","id":"812-0","deliveries":5,"reason":"max_deliveries","sent":"2026-11-22T05:40:11Z"}}"#,
-    golden::<Message>(
-        r#"{"id":"9-1","value":"","content_type":"text/plain; charset=utf-8","deliveries":1,"sent":"2026-11-22T05:40:11Z","name":"one","role":"batch","generation":3,"ordinal":0,"size":10,"items":[]}"#,
-    golden::<Receipts>(r#"{"receipts":["r1:812-0.830"]}"#);
-    golden::<SettledMany>(
-        r#"{"items":[{"receipt":"r1:812-0.830","ok":false}],"visibility":"30s","revision":831}"#,
-    golden::<Count>(r#"{"count":3,"revision":831}"#);
-    golden::<Controlled>(r#"{"paused":false,"revision":831}"#);
-    golden::<Controlled>(r#"{"paused":false,"generation":3,"released":true,"count":10,"revision":831}"#);
-    golden::<Consuming>(r#"{"consumer":"7587d8aa00000001","valid_for":"15s","revision":831}"#);
-    golden::<Queue>(
-        r#"{"name":"gather","config":{"kind":"fifo","overflow":"reject","single_active":false,"paused":false},"configured":true,"length":4,"ready":1,"blocked":1,"delayed":1,"in_flight":1,"held":0,"dead":0,"dead_letter":"gather.dead","bytes":20,"waiting":1,"oldest":"2026-11-22T05:40:11Z","oldest_age":"5s","consumer":"7587d8aa00000001","consumers":[{"session":"7587d8aa00000001","since":"2026-11-22T05:40:11Z","max":1}],"filling":{"generation":4,"items":7,"progress":"7/10","missing":["b"],"signalled":["go"],"since":"2026-11-22T05:40:11Z","age":"5s","deadline":"2026-11-22T06:40:11Z","broken":"deadline"},"draining":{"generation":3,"size":10,"left":4,"acked":5,"dead":1,"dropped":0,"cause":"condition","released":"2026-11-22T05:40:11Z","revision":830,"finalizing":true},"generations_waiting":2}"#,
 fn services() {
     golden::<Registration>(r#"{"address":"10.0.0.7"}"#);
     golden::<Registration>(
@@ -142,6 +103,58 @@ fn services() {
     golden::<InstanceRenewed>(r#"{"valid_for":"15s","generation":41,"status":"passing"}"#);
     golden::<InstanceRenewed>(r#"{"generation":41,"status":"draining","leaves":"2026-11-22T05:43:11Z"}"#);
     golden::<PrometheusGroup>(r#"{"targets":["10.0.0.7:80"],"labels":{"__meta_coracle_service":"web"}}"#);
+}
+
+#[test]
+fn queues() {
+    use coracle_api::queue::*;
+    golden::<QueueConfig>(r#"{"kind":"fifo","overflow":"reject","single_active":false,"paused":false}"#);
+    golden::<QueueConfig>(
+        r#"{"kind":"barrier","visibility":"1m","max_deliveries":0,"dead_letter":"lost","retry":{"min":"1s","max":"1m","factor":3},"retention":"336h","max_length":9,"overflow":"drop_oldest","dedup_window":"5m","single_active":true,"paused":true,"barrier":{"when":"any","size":10,"contains":["a","b"],"absent":["stop"],"signals":["go"],"deadline":"1h","on_deadline":"break","delivery":"self","strict":true,"finalizer":{"value":"report","content_type":"text/plain; charset=utf-8"},"on_break":"dead_letter","guard":"elections/control"}}"#,
+    );
+    let one: QueueConfig =
+        serde_json::from_str(r#"{"kind":"barrier","barrier":{"absent":"stop","finalizer":{}}}"#).unwrap();
+    let barrier = one.barrier.unwrap();
+    assert_eq!(
+        (barrier.absent, barrier.finalizer),
+        (Names(vec!["stop".into()]), Some(Finalizer { value: None }))
+    );
+    refused::<QueueConfig>(r#"{"visiblity":"1m"}"#, "unknown field `visiblity`");
+    refused::<QueueConfig>(r#"{"kind":"lifo"}"#, "unknown variant `lifo`");
+    refused::<QueueConfig>(r#"{"barrier":{"size":-1}}"#, "invalid value");
+    golden::<SendMany>(
+        r#"{"items":[{"value":"a","content_type":"text/plain; charset=utf-8"},{"value":{"n":1},"content_type":"application/json","group":"g","priority":9,"delay":"5s","ttl":"1m","dedup_id":"7","id":"one","headers":{"trace":"x"}}]}"#,
+    );
+    refused::<SendMany>(r#"{"items":[{"value":"a","valu":1}]}"#, "unknown field `valu`");
+    refused::<SendMany>(r#"{"items":[{}]}"#, "one of value and value_base64 is required");
+    golden::<Sent>(r#"{"id":"812-0","revision":812}"#);
+    golden::<Sent>(
+        r#"{"id":"812-0","revision":812,"duplicate":true,"generation":3,"ordinal":0,"size":10,"receipt":"r1:812-0.830"}"#,
+    );
+    golden::<SentMany>(
+        r#"{"items":[{"id":"812-0"},{"id":"812-0","duplicate":true,"generation":1}],"revision":812}"#,
+    );
+    golden::<Received>(r#"{"items":[],"revision":830}"#);
+    golden::<Received>(
+        r#"{"items":[{"id":"812-0","receipt":"r1:812-0.830","value":"hello","content_type":"text/plain; charset=utf-8","deliveries":1,"sent":"2026-11-22T05:40:11Z","priority":9,"group":"g","headers":{"trace":"x"},"until":"2026-11-22T05:40:41Z"}],"acks":[{"receipt":"r1:811-0.820","ok":true}],"session":"7587d8aa00000001","valid_for":"15s","revision":830}"#,
+    );
+    golden::<Message>(
+        r#"{"id":"9-0","state":"in_flight","value":"x","content_type":"text/plain; charset=utf-8","deliveries":2,"sent":"2026-11-22T05:40:11Z","since":"2026-11-22T05:40:11Z","session":"7587d8aa00000001","reason":"io","dead":{"queue":"mail","id":"812-0","deliveries":5,"reason":"max_deliveries","sent":"2026-11-22T05:40:11Z"}}"#,
+    );
+    golden::<Message>(
+        r#"{"id":"9-1","value":"","content_type":"text/plain; charset=utf-8","deliveries":1,"sent":"2026-11-22T05:40:11Z","name":"one","role":"batch","generation":3,"ordinal":0,"size":10,"items":[]}"#,
+    );
+    golden::<Receipts>(r#"{"receipts":["r1:812-0.830"]}"#);
+    golden::<SettledMany>(
+        r#"{"items":[{"receipt":"r1:812-0.830","ok":false}],"visibility":"30s","revision":831}"#,
+    );
+    golden::<Count>(r#"{"count":3,"revision":831}"#);
+    golden::<Controlled>(r#"{"paused":false,"revision":831}"#);
+    golden::<Controlled>(r#"{"paused":false,"generation":3,"released":true,"count":10,"revision":831}"#);
+    golden::<Consuming>(r#"{"consumer":"7587d8aa00000001","valid_for":"15s","revision":831}"#);
+    golden::<Queue>(
+        r#"{"name":"gather","config":{"kind":"fifo","overflow":"reject","single_active":false,"paused":false},"configured":true,"length":4,"ready":1,"blocked":1,"delayed":1,"in_flight":1,"held":0,"dead":0,"dead_letter":"gather.dead","bytes":20,"waiting":1,"oldest":"2026-11-22T05:40:11Z","oldest_age":"5s","consumer":"7587d8aa00000001","consumers":[{"session":"7587d8aa00000001","since":"2026-11-22T05:40:11Z","max":1}],"filling":{"generation":4,"items":7,"progress":"7/10","missing":["b"],"signalled":["go"],"since":"2026-11-22T05:40:11Z","age":"5s","deadline":"2026-11-22T06:40:11Z","broken":"deadline"},"draining":{"generation":3,"size":10,"left":4,"acked":5,"dead":1,"dropped":0,"cause":"condition","released":"2026-11-22T05:40:11Z","revision":830,"finalizing":true},"generations_waiting":2}"#,
+    );
 }
 
 #[test]
