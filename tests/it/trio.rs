@@ -14,7 +14,7 @@ struct Family {
     /// What must be there before it can be claimed.
     before: &'static [(&'static str, &'static str, &'static str)],
     method: Method,
-    /// Where it is claimed, with a query begun.
+    /// Where it is claimed.
     path: &'static str,
     body: &'static str,
     /// Where to look, and whether the claim is there by what is seen.
@@ -30,7 +30,7 @@ fn families() -> Vec<Family> {
             name: "kv",
             before: &[],
             method: Method::PUT,
-            path: "/v1/kv/trio?return=previous",
+            path: "/v1/kv/trio",
             body: "x",
             look: "/v1/kv/trio",
             there: |status, _| status == 200,
@@ -40,11 +40,32 @@ fn families() -> Vec<Family> {
             name: "locks",
             before: &[],
             method: Method::POST,
-            path: "/v1/locks/trio/acquire?mode=exclusive",
+            path: "/v1/locks/trio/acquire",
             body: "",
             look: "/v1/locks/trio",
             there: |status, lock| status == 200 && lock["holders"][0]["session"].is_string(),
             required: true,
+        },
+        Family {
+            name: "services",
+            before: &[],
+            method: Method::PUT,
+            path: "/v1/services/trio/instances/one",
+            body: r#"{"address":"10.0.0.1","port":80}"#,
+            look: "/v1/services/trio?healthy=true",
+            there: |status, service| status == 200 && service["items"][0]["id"] == "one",
+            required: false,
+        },
+        Family {
+            name: "groups",
+            before: &[],
+            method: Method::PUT,
+            path: "/v1/groups/trio/members/one",
+            body: "",
+            look: "/v1/groups/trio",
+            there: |status, group| status == 200 && group["members"][0]["id"] == "one",
+            // Without one it is an update of a member that is there.
+            required: false,
         },
     ]
 }
@@ -70,20 +91,21 @@ async fn the_same_on_every_family() {
             let made = one.call(method, path).body(*body).send().await.expect("an answer");
             assert!(made.status < 300, "{}: {made:?}", family.name);
         }
-        let claim =
-            |more: &str| one.call(family.method.clone(), &format!("{}{more}", family.path)).body(family.body);
+        let claim = |query: &str| {
+            one.call(family.method.clone(), &format!("{}?{query}", family.path)).body(family.body)
+        };
 
         // A session: the claim ends with it, at once.
         let session = two.post("/v1/sessions?ttl=1m", "").expect(201).await.member("id");
-        let claimed = claim(&format!("&session={session}")).send().await.expect("an answer");
+        let claimed = claim(&format!("session={session}")).send().await.expect("an answer");
         assert!(claimed.status < 300, "{}: {claimed:?}", family.name);
         until_there(&two, &family, true, patience).await;
         two.delete(&format!("/v1/sessions/{session}")).expect(200).await;
         until_there(&one, &family, false, patience).await;
-        claim(&format!("&session={session}")).refused(410, "session_expired").await;
+        claim(&format!("session={session}")).refused(410, "session_expired").await;
 
         // A ttl: a session of its own, told in the answer, that can be renewed and runs out.
-        let claimed = claim("&ttl=2s").send().await.expect("an answer");
+        let claimed = claim("ttl=2s").send().await.expect("an answer");
         assert!(claimed.status < 300, "{}: {claimed:?}", family.name);
         let own = claimed.member("session");
         until_there(&two, &family, true, patience).await;
@@ -92,7 +114,7 @@ async fn the_same_on_every_family() {
         two.get(&format!("/v1/sessions/{own}")).refused(410, "session_expired").await;
 
         // A connection: the claim lives while it lives.
-        let path = format!("{}&hold=true&ttl=2s&on_disconnect=expire", family.path);
+        let path = format!("{}?hold=true&ttl=2s&on_disconnect=expire", family.path);
         let mut held = one.stream_of(family.method.clone(), &path, family.body).await.expect("a stream");
         assert_eq!(held.status, 200, "{}", family.name);
         let first = held.next().await.expect("a frame");
@@ -105,10 +127,10 @@ async fn the_same_on_every_family() {
 
         // Only one of them, and where a claim must live with something, one of them.
         let dead = "7000000000000001";
-        claim(&format!("&session={dead}&ttl=5s")).refused(400, "invalid_argument").await;
-        claim("&ttl=5s&on_disconnect=expire").refused(400, "invalid_argument").await;
-        claim("&ttl=1ms").refused(400, "invalid_argument").await;
-        claim(&format!("&session={dead}")).refused(410, "session_expired").await;
+        claim(&format!("session={dead}&ttl=5s")).refused(400, "invalid_argument").await;
+        claim("ttl=5s&on_disconnect=expire").refused(400, "invalid_argument").await;
+        claim("ttl=1ms").refused(400, "invalid_argument").await;
+        claim(&format!("session={dead}")).refused(410, "session_expired").await;
         if family.required {
             claim("").refused(400, "invalid_argument").await;
         }
