@@ -157,7 +157,7 @@ fn knows_every_problem() {
     for code in Code::ALL {
         match (answered.contains(code.as_str()), LATER.contains(code)) {
             (false, false) => {
-                wrong.push(format!("no operation answers {code}: say which in its row, or add it to LATER"))
+                wrong.push(format!("no operation answers {code}: say which in its row, or add it to LATER"));
             }
             (true, true) => wrong.push(format!("{code} is answered by now: take it off LATER")),
             _ => {}
