@@ -71,19 +71,19 @@ pub async fn run(connection: &Connection, cluster: Cluster) -> Result<(), Failur
         }
         Cluster::Remove { member } => {
             let client = connection.client()?;
-            let id = find(&client, &member).await?;
+            let id = find(connection, &client, &member).await?;
             client.cluster().remove(&id).await?;
             connection.output().item(&json!({"removed": id}), &[("removed", id.clone())])
         }
         Cluster::Promote { member } => {
             let client = connection.client()?;
-            let id = find(&client, &member).await?;
+            let id = find(connection, &client, &member).await?;
             client.cluster().promote(&id).await?;
             connection.output().item(&json!({"promoted": id}), &[("promoted", id.clone())])
         }
         Cluster::Transfer { member } => {
             let client = connection.client()?;
-            let id = find(&client, &member).await?;
+            let id = find(connection, &client, &member).await?;
             client.cluster().transfer(&id).await?;
             connection.output().item(&json!({"leader": id}), &[("leader", id.clone())])
         }
@@ -92,7 +92,13 @@ pub async fn run(connection: &Connection, cluster: Cluster) -> Result<(), Failur
 }
 
 /// The id of a member named by id or by name.
-async fn find(client: &Coracle, named: &str) -> Result<String, Failure> {
+async fn find(connection: &Connection, client: &Coracle, named: &str) -> Result<String, Failure> {
+    if connection.curl {
+        // One curl command has no room for the look-up.
+        let is_id = !named.is_empty() && named.bytes().all(|b| b.is_ascii_digit());
+        let why = "there is no curl command for a member by its name; `coracle cluster members` tells its id";
+        return if is_id { Ok(named.to_owned()) } else { Err(Failure::Usage(why.into())) };
+    }
     let members = client.cluster().members().await?;
     let member = members.iter().find(|m| m.id == named).or_else(|| members.iter().find(|m| m.name == named));
     member.map(|member| member.id.clone()).ok_or_else(|| {

@@ -48,3 +48,71 @@ fn the_settings_show_where_they_come_from() {
     let quota = shown.lines().find(|line| line.contains("quota")).expect("the quota is shown");
     assert!(quota.contains("1GiB") && quota.contains("flag"), "{quota}");
 }
+
+/// The commands without subcommands, each with its help.
+fn commands(path: &[String], found: &mut Vec<(Vec<String>, String)>) {
+    let arguments: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
+    let help = String::from_utf8(coracle(&arguments).stdout).unwrap();
+    let listed =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = listed.filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
+    for name in names.filter_map(|line| line.split(' ').next()).filter(|name| *name != "help") {
+        commands(&[path, &[name.to_owned()]].concat(), found);
+    }
+    found.push((path.to_vec(), help));
+}
+
+/// A line of a shell as words; `None` if it takes a shell.
+fn words(line: &str) -> Option<Vec<String>> {
+    // What follows a gap is a comment.
+    let line = line.split("  ").next().unwrap();
+    if line.contains(['<', '|', '$', '>', ';', '"']) {
+        return None;
+    }
+    let parts = line.split('\'').enumerate();
+    let quoted = |(i, part): (usize, &str)| match i % 2 {
+        0 => part.split_whitespace().map(str::to_owned).collect(),
+        _ => vec![part.to_owned()],
+    };
+    Some(parts.flat_map(quoted).collect())
+}
+
+#[test]
+fn every_command_shows_its_curl_or_says_that_there_is_none() {
+    let mut all = Vec::new();
+    commands(&[], &mut all);
+    let mut tried = 0;
+    for (path, help) in &all {
+        // Those make no requests.
+        if ["serve", "dev", "completion"].iter().any(|local| path.first().is_some_and(|first| first == local))
+        {
+            continue;
+        }
+        let examples =
+            help.lines().map(str::trim).filter(|line| line.starts_with("coracle ") && !path.is_empty());
+        for example in examples.filter_map(words) {
+            let arguments: Vec<&str> =
+                ["--curl"].into_iter().chain(example.iter().skip(1).map(String::as_str)).collect();
+            let output = coracle(&arguments);
+            let (out, err) =
+                (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            let shown = code(&output) == Some(0) && out.starts_with("curl ") && out.contains(NOBODY);
+            let refused = code(&output) == Some(2) && err.contains("no curl command");
+            assert!(shown || refused, "{example:?}: {output:?}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 30, "examples are no longer found in the help: tried={tried}");
+}
+
+#[test]
+fn every_command_can_be_completed() {
+    let mut all = Vec::new();
+    commands(&[], &mut all);
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = String::from_utf8(coracle(&["completion", shell]).stdout).unwrap();
+        for word in all.iter().flat_map(|(path, _)| path) {
+            assert!(script.contains(word.as_str()), "{shell} does not know {word}");
+        }
+    }
+}
