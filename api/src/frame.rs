@@ -319,6 +319,15 @@ pub enum HoldFrame {
         #[serde(default)]
         mode: Mode,
     },
+    /// All have come to a barrier. Behind a cyclic one the stream ends; in a double one the session is inside.
+    Entered {
+        id: String,
+        session: SessionId,
+        generation: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        index: Option<u64>,
+        valid_for: Span,
+    },
     /// Still held: sent at least every third of the ttl.
     Held {
         valid_for: Span,

@@ -6,6 +6,7 @@
 //! - Integers are JSON numbers below 2^53; ids are strings; bytes are text where they can be ([`Value`]).
 //! - No type here depends on the store or on Raft: this crate is the border between inside and outside.
 
+mod barrier;
 mod cluster;
 mod code;
 mod counter;
@@ -30,6 +31,7 @@ mod span;
 mod txn;
 mod value;
 
+pub use barrier::{Barrier, BarrierConfig, BarrierKind, Entered, Entering, Gate, Leaving, Party};
 pub use cluster::{Cluster, Member, MemberAdd, MemberAdded, MemberState, Role, Version};
 pub use code::{Code, Effect, Retry, UnknownCode};
 pub use counter::{Counted, Counter};

@@ -62,6 +62,32 @@ fn counters_and_latches() {
 }
 
 #[test]
+fn barriers() {
+    golden::<BarrierConfig>(r#"{"kind":"cyclic","parties":3,"timeout":"1m"}"#);
+    golden::<BarrierConfig>(r#"{"kind":"double","exact":false,"members":["api","db"]}"#);
+    golden::<BarrierConfig>(r#"{"kind":"gate"}"#);
+    refused::<BarrierConfig>(r#"{"kind":"turnstile"}"#, "unknown variant `turnstile`");
+    refused::<BarrierConfig>(r#"{"partys":3}"#, "unknown field `partys`");
+    golden::<Barrier>(
+        r#"{"name":"go","kind":"gate","open":true,"generation":812,"waiting":0,"inside":0,"leaving":0}"#,
+    );
+    golden::<Barrier>(
+        r#"{"name":"step","kind":"cyclic","parties":3,"timeout":"1m","generation":812,"waiting":1,"inside":0,"leaving":0,"breaks":"2026-11-22T05:41:11Z","present":[{"id":"a","session":"7587d8aa00000001","since":"2026-11-22T05:40:11Z","inside":false}],"missing":["b","c"]}"#,
+    );
+    golden::<Entered>(
+        r#"{"id":"a","generation":812,"index":0,"session":"7587d8aa00000001","valid_for":"15s"}"#,
+    );
+    golden::<Entering>(
+        r#"{"id":"a","generation":812,"position":1,"waiting":1,"parties":3,"missing":["b","c"]}"#,
+    );
+    golden::<Leaving>(r#"{"generation":812,"inside":2}"#);
+    golden::<Gate>(r#"{"open":true,"revision":813}"#);
+    golden::<HoldFrame>(
+        r#"{"type":"entered","id":"a","session":"7587d8aa00000001","generation":812,"index":0,"valid_for":"15s"}"#,
+    );
+}
+
+#[test]
 fn groups() {
     golden::<Group>(r#"{"name":"workers","size":2,"view":41}"#);
     golden::<Group>(

@@ -8,6 +8,7 @@
 
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+pub mod barrier;
 mod contenders;
 pub mod counter;
 mod declared;
@@ -114,6 +115,7 @@ recipes! {
     3 Queue queue;
     4 Topic topic;
     5 Service service;
+    6 Barrier barrier;
     7 Latch latch;
     8 Counter counter;
     9 Group group;

@@ -56,6 +56,14 @@ impl Driver {
         self.action(Action::Transaction(Transaction { conditions, then, otherwise })).is_ok()
     }
 
+    /// Let time go on, and everything happen that waited for it.
+    pub fn wait(&mut self, millis: u64) {
+        self.now.0 += millis;
+        while self.store.due().is_some_and(|at| at <= self.now) {
+            self.action(Action::Advance).unwrap();
+        }
+    }
+
     /// As a node does that starts from a checkpoint, or another that gets a snapshot.
     pub fn restart(&mut self) {
         let mut loader = Loader::new(Box::new(Recipes));

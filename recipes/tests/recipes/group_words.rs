@@ -47,20 +47,18 @@ impl Speech for Words {
         }
         let name: Box<str> = words.text("group").into();
         let id: Box<str> = words.text("id").into();
-        Some(Operation::Group(match words.verb.as_str() {
-            "join" => group::Operation::Join(Join {
-                group: name,
-                id,
-                attach: if words.flag("keep") { Attach::Keep } else { script.attach(words) },
-                payload: words.maybe("payload").unwrap_or_default().into_bytes().into(),
-                content_type: ContentType::Text,
-                progress: words.number("progress").map(|done| u8::try_from(done).expect("small")),
-            }),
-            _ => {
-                let session = words.maybe("session").map(|name| script.id(&name));
-                group::Operation::Leave(Leave { group: name, id, session })
-            }
-        }))
+        if words.verb == "leave" {
+            let session = words.maybe("session").map(|name| script.id(&name));
+            return Some(Operation::Group(group::Operation::Leave(Leave { group: name, id, session })));
+        }
+        Some(Operation::Group(group::Operation::Join(Join {
+            group: name,
+            id,
+            attach: if words.flag("keep") { Attach::Keep } else { script.attach(words) },
+            payload: words.maybe("payload").unwrap_or_default().into_bytes().into(),
+            content_type: ContentType::Text,
+            progress: words.number("progress").map(|done| u8::try_from(done).expect("small")),
+        })))
     }
 
     fn outcome(&self, _: &Script, outcome: &Outcome) -> Option<String> {

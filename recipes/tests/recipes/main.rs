@@ -1,6 +1,7 @@
 //! Tests of the recipes: golden conversations, and properties against small models.
 
 mod barrier_model;
+mod barrier_words;
 mod counter_model;
 mod counter_words;
 mod driver;
@@ -12,6 +13,7 @@ mod latch_words;
 mod lock_model;
 mod lock_traps;
 mod lock_words;
+mod meeting_model;
 mod queue_list;
 mod queue_model;
 mod queue_words;

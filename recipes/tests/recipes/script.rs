@@ -19,6 +19,7 @@ use datadriven::TestCase;
 /// Every recipe's words, one line each.
 #[rustfmt::skip]
 const RECIPES: &[&dyn Speech] = &[
+    &crate::barrier_words::Words,
     &crate::counter_words::Words,
     &crate::group_words::Words,
     &crate::latch_words::Words,

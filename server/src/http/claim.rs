@@ -58,6 +58,11 @@ pub trait Kind: Send + Sync + 'static {
     /// Whose the grant is.
     fn holder(&self, grant: &Self::Grant) -> SessionId;
 
+    /// Whether the claim is over with its grant: nothing is held that has to be kept alive.
+    fn ends(&self, _: &Self::Grant) -> bool {
+        false
+    }
+
     /// What is to say about a place.
     fn standing(&self, place: &Self::Place) -> Standing;
 
@@ -191,7 +196,11 @@ pub async fn make<K: Kind>(mut call: Call, asked: Asked, body: &[u8], kind: K, r
     let place = match turn {
         Turn::Granted(grant) => {
             withdrawal.settle();
-            let valid_for = first_validity(&call.edge, asked.private, session, received).await;
+            let valid_for = if kind.ends(&grant) {
+                Span::ZERO
+            } else {
+                first_validity(&call.edge, asked.private, session, received).await
+            };
             return Ok(respond::replayed(kind.granted(revision, &grant, valid_for), replayed));
         }
         Turn::Gone => {

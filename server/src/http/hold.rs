@@ -251,6 +251,11 @@ impl<K: Kind> Feed<K> {
                 }
                 let valid_for = following.renewal().map(|r| r.valid_for()).unwrap_or_default().into();
                 following.kind.acquired(&mut self.frames, &grant, valid_for);
+                if following.kind.ends(&grant) {
+                    self.edge.renewals.forget(self.session);
+                    self.closing.settle();
+                    self.stage = Stage::Ended;
+                }
             }
             Turn::Gone => self.lost("lost"),
         }

@@ -6,6 +6,8 @@ pub mod openapi;
 pub mod problem;
 pub mod validity;
 
+mod barrier;
+mod barrier_entry;
 mod body;
 mod claim;
 mod cluster;

@@ -111,7 +111,11 @@ impl<K: Kind> Parked<K> {
         match turn {
             Turn::Granted(grant) => {
                 let holder = kind.holder(&grant);
-                let valid_for = claim::first_validity(&edge, self.private, holder, self.received).await;
+                let valid_for = if kind.ends(&grant) {
+                    Span::ZERO
+                } else {
+                    claim::first_validity(&edge, self.private, holder, self.received).await
+                };
                 Ok(Some(respond::replayed(kind.granted(revision, &grant, valid_for), self.replayed)))
             }
             Turn::Waiting(place) => {
@@ -128,7 +132,9 @@ impl<K: Kind> Parked<K> {
         let edge = self.following.edge.clone();
         let holder = self.following.kind.holder(grant);
         let revision = edge.node.read(Store::revision);
+        let ends = self.following.kind.ends(grant);
         let valid_for = match self.following.renewal() {
+            _ if ends => Span::ZERO,
             Some(renewal) => match renewal.renew(&edge).await {
                 Renewed::Lost(_) => return Err(session_expired(holder).into()),
                 Renewed::Good | Renewed::Later => renewal.valid_for().into(),

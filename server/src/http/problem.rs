@@ -195,6 +195,7 @@ pub fn refused(refusal: &Refusal, revision: Revision) -> Refused {
         }
         Refusal::Program(bytes) => match coracle_recipes::Refusal::decode(bytes) {
             Ok(coracle_recipes::Refusal::Lock(refusal)) => lock_refused(&refusal),
+            Ok(coracle_recipes::Refusal::Barrier(refusal)) => super::barrier::problem(&refusal),
             Ok(coracle_recipes::Refusal::Latch(refusal)) => super::latch::problem(&refusal),
             Ok(coracle_recipes::Refusal::Queue(refusal)) => super::queue::problem(&refusal),
             Ok(coracle_recipes::Refusal::Counter(refusal)) => super::counter::problem(&refusal),

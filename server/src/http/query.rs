@@ -57,6 +57,11 @@ impl Query {
         Ok(Self { uri: uri.clone(), params })
     }
 
+    /// Whether one of these parameters was given.
+    pub fn has(&self, names: &[&str]) -> bool {
+        self.params.iter().any(|param| names.contains(&&*param.name))
+    }
+
     /// The decoded value of a parameter; `None` if it was not given.
     pub fn bytes(&mut self, name: &str) -> Option<Vec<u8>> {
         self.take(name).map(Cow::into_owned)

@@ -203,6 +203,7 @@ impl Talk {
             ("ejected_until", "<time>"),
             ("lost", "<time>"),
             ("leaves", "<time>"),
+            ("breaks", "<time>"),
             ("next_cursor", "<cursor>"),
         ] {
             let before = format!("\"{member}\":\"");
@@ -264,5 +265,5 @@ macro_rules! conversations {
 
 conversations! {
     kv kv_lists kv_history txn sessions locks lock_line watch events idempotency browser bad_input operations
-    counters latches groups services
+    counters latches groups services barriers
 }

@@ -2,6 +2,7 @@
 //!
 //! A row is the route and its documentation in one; see [`super::endpoint`].
 
+mod barriers;
 mod cluster;
 mod counters;
 mod groups;
@@ -19,6 +20,7 @@ pub fn families() -> Vec<Family> {
         sessions::family(),
         services::family(),
         locks::family(),
+        barriers::family(),
         counters::latches(),
         counters::counters(),
         groups::family(),
