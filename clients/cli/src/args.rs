@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::connection::Connection;
-use crate::{child, cluster, dev, events, kv, lock, serve, session, txn};
+use crate::{child, cluster, dev, events, kv, lock, queue, serve, session, txn};
 
 /// Coordination service: replicated keys, locks and sessions, driven by plain HTTP.
 #[derive(Debug, Parser)]
@@ -35,6 +35,9 @@ pub enum Command {
     Kv(kv::Kv),
     /// Hold a lock, while a command runs or until interrupted
     Lock(lock::Lock),
+    /// Queues: send, receive, work
+    #[command(subcommand)]
+    Queue(queue::Queue),
     /// Sessions: what locks and ephemeral keys live with
     #[command(subcommand)]
     Session(session::Session),
@@ -110,6 +113,12 @@ mod tests {
             "coracle lock hold show -- true",
             "coracle lock break deploy --reason stuck",
             "coracle lock transfer deploy --from 7587d8aa00000001 --to 7587d8aa00000002",
+            "coracle queue send mail hello --group g --priority 9 --delay 5m --dedup-id 7 --header a=b",
+            "coracle queue receive mail --max 10 --wait 20s --visibility 1m --ack",
+            "coracle queue nack mail r1:1-0.2 --delay 1m --uncounted --fatal --reason why",
+            "coracle queue peek mail --state in-flight",
+            "coracle queue open gather --signal go --held locks/boss --token 7",
+            "coracle queue work mail --parallel 4 -- ./deliver.sh --fast",
             "coracle session new --ttl 1m --name x --hold",
             "coracle txn file.json",
             "coracle events --family locks",
@@ -134,6 +143,9 @@ mod tests {
             "coracle lock",
             "coracle lock deploy --wait soon",
             "coracle dev --nodes 0",
+            "coracle queue work mail",
+            "coracle queue send mail x --priority 10",
+            "coracle queue open gather --held locks/boss",
             "coracle serve --what 1",
             "coracle session show nonsense",
             "coracle completion tcsh",

@@ -21,6 +21,8 @@ mod lock;
 mod lock_run;
 mod output;
 mod progress;
+mod queue;
+mod queue_work;
 mod serve;
 mod session;
 mod txn;
@@ -62,6 +64,7 @@ fn run(args: Args) -> Result<(), Failure> {
                     Command::Dev(dev) => dev::run(dev).await,
                     Command::Kv(kv) => kv::run(&connection, kv).await,
                     Command::Lock(lock) => lock::run(&connection, lock).await,
+                    Command::Queue(queue) => queue::run(&connection, queue).await,
                     Command::Session(session) => session::run(&connection, session).await,
                     Command::Txn(txn) => txn::run(&connection, txn).await,
                     Command::Events(events) => events::run(&connection, events).await,

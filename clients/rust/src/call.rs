@@ -1,5 +1,6 @@
 //! One call: what is sent, the same on every attempt.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ pub(crate) struct Call {
     pub(crate) method: Method,
     /// Path and query, escaped.
     pub(crate) path: String,
-    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) headers: Vec<(Cow<'static, str>, String)>,
     pub(crate) body: Option<Bytes>,
     /// How long the server may take on top of the usual, because it was asked to wait.
     pub(crate) wait: Duration,
@@ -37,7 +38,13 @@ impl Call {
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Something that travels with a message.
+    pub(crate) fn meta(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((format!("coracle-meta-{name}").into(), value.to_owned()));
         self
     }
 

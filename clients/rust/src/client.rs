@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use crate::call::Call;
 use crate::transport::{Answer, Shared, Transport};
 use crate::{
-    Acquire, ClusterApi, Error, Kv, Locks, OpenSession, Sessions, TlsOptions, TxnBuilder, WatchBuilder,
+    Acquire, ClusterApi, Error, Kv, Locks, OpenSession, Queue, Queues, Sessions, TlsOptions, TxnBuilder,
+    WatchBuilder,
 };
 
 /// A client of one cluster. Cheap to clone; all clones share connections and the endpoint in use.
@@ -105,6 +106,17 @@ impl Coracle {
     #[must_use]
     pub fn locks(&self) -> Locks {
         Locks::new(self.clone())
+    }
+
+    /// A queue.
+    pub fn queue(&self, name: impl Into<String>) -> Queue {
+        Queue::new(self.clone(), name.into())
+    }
+
+    /// All queues.
+    #[must_use]
+    pub fn queues(&self) -> Queues {
+        Queues::new(self.clone())
     }
 
     /// Changes of all families on one stream. Without a family: of all.

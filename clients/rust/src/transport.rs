@@ -220,7 +220,7 @@ impl Transport {
         }
         let mut request = self.http.request(call.method.clone(), format!("{base}{}", call.path));
         for (name, value) in &call.headers {
-            request = request.header(*name, value);
+            request = request.header(&**name, value);
         }
         if let Some(token) = &self.bearer {
             request = request.bearer_auth(token);
