@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::value::optional_members;
-use crate::{Blocker, Entry, Instant, Key, Mode, Problem, SessionId, Span, Value};
+use crate::{
+    Blocker, Entry, Instant, Key, Lost, Mode, Problem, Progress, SessionId, SessionState, Span, Value,
+};
 
 /// Why the server ends a stream. Either way: continue elsewhere, after the last revision seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,6 +202,10 @@ pub struct Event {
     pub token: Option<u64>,
     pub mode: Option<Mode>,
     pub owner: Option<String>,
+    /// Of a session that lives.
+    pub state: Option<SessionState>,
+    /// How far the work of a session has come, if it says so.
+    pub progress: Option<Progress>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -237,6 +243,10 @@ struct EventWire {
     mode: Option<Mode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    state: Option<SessionState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    progress: Option<Progress>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
@@ -249,7 +259,7 @@ impl From<Event> for EventWire {
         let (key, key_base64) = event.key.as_ref().map_or((None, None), Key::to_members);
         let (value, value_base64, content_type) = optional_members(event.value.as_ref());
         let Event { family, op, name, item, version, previous_revision, create, cause, session, .. } = event;
-        let Event { token, mode, owner, .. } = event;
+        let Event { token, mode, owner, state, progress, .. } = event;
         Self {
             family,
             op,
@@ -268,6 +278,8 @@ impl From<Event> for EventWire {
             token,
             mode,
             owner,
+            state,
+            progress,
         }
     }
 }
@@ -292,6 +304,8 @@ impl TryFrom<EventWire> for Event {
             token: wire.token,
             mode: wire.mode,
             owner: wire.owner,
+            state: wire.state,
+            progress: wire.progress,
         })
     }
 }
@@ -335,6 +349,8 @@ pub enum HoldFrame {
     Lost {
         reason: String,
     },
+    /// The session lives, but something was taken from it.
+    Taken(Lost),
     Bye {
         reason: ByeReason,
     },

@@ -54,8 +54,8 @@ pub use service::{
     ServiceConfig, ServiceInstances, Status, authority,
 };
 pub use session::{
-    Claim, Hold, OnExpire, Progress, Session, SessionClosed, SessionCreate, SessionCreated, SessionRenew,
-    SessionRenewed, SessionState, Wait,
+    Attached, Claim, Hold, Lost, OnExpire, Progress, Session, SessionClosed, SessionCreate, SessionCreated,
+    SessionRenew, SessionRenewed, SessionState, Wait,
 };
 pub use size::{ByteSize, InvalidByteSize};
 pub use span::{InvalidSpan, Span};

@@ -96,9 +96,48 @@ pub struct SessionRenewed {
     pub valid_for: Span,
     #[serde(default)]
     pub holds: Vec<Hold>,
-    /// What was taken from the session since the renewal before.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub lost: Vec<Claim>,
+    /// The session has stalled: see `stall_after`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stalled: bool,
+    /// What was taken from the session after `lost_after`, oldest first.
+    #[serde(default)]
+    pub lost: Vec<Lost>,
+    /// The `after` of the request, or the oldest revision that history still tells of, whichever is later.
+    #[serde(default)]
+    pub lost_after: u64,
+    /// Everything is told up to here: the `after` of the next renewal.
+    #[serde(default)]
+    pub revision: u64,
+}
+
+/// Something that was taken from a living session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Lost {
+    /// `locks`, `kv`, …
+    pub family: String,
+    /// The object, or the key.
+    pub name: String,
+    /// The part of the object: an instance, a member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<u64>,
+    /// `broken`, `removed`, `deleted`, or `taken` by another writer.
+    pub reason: String,
+    pub revision: u64,
+}
+
+/// Something else that hangs on a session: an instance, a membership, a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Attached {
+    pub family: String,
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<String>,
+    /// What it is, in a word of its family: `attached`, `joined`, `delivered`.
+    pub state: String,
 }
 
 /// Something a session holds.
@@ -166,6 +205,9 @@ pub struct Session {
     pub holds: Vec<Hold>,
     #[serde(default)]
     pub waits: Vec<Wait>,
+    /// Instances, memberships and whatever else lives with the session.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<Attached>,
     /// Keys that live with the session; those that are no UTF-8 in percent-encoding.
     #[serde(default)]
     pub keys: Vec<String>,

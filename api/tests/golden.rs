@@ -243,16 +243,16 @@ fn txn() {
 fn sessions() {
     golden::<SessionCreate>("{}");
     golden::<SessionCreate>(
-        r#"{"ttl":"15s","name":"worker-3","meta":{"zone":"a"},"on_expire":"delete","lock_delay":"5s"}"#,
+        r#"{"ttl":"15s","name":"worker-3","meta":{"zone":"a"},"on_expire":"delete","lock_delay":"5s","stall_after":"1m"}"#,
     );
     refused::<SessionCreate>(r#"{"tll":"15s"}"#, "unknown field `tll`");
     golden::<SessionCreated>(r#"{"id":"7587d8aa00000001","ttl":"15s","valid_for":"14.9s","revision":8}"#);
     golden::<SessionRenew>(r#"{"progress":{"percent":40,"note":"half"},"meta":{}}"#);
     golden::<SessionRenewed>(
-        r#"{"valid_for":"15s","holds":[{"family":"locks","name":"deploy","token":811,"mode":"exclusive"}],"lost":[{"family":"locks","name":"x","token":7}]}"#,
+        r#"{"valid_for":"15s","holds":[{"family":"locks","name":"deploy","token":811,"mode":"exclusive"}],"stalled":true,"lost":[{"family":"locks","name":"x","token":7,"reason":"broken","revision":12},{"family":"groups","name":"crew","item":"w1","reason":"removed","revision":13}],"lost_after":9,"revision":14}"#,
     );
     golden::<Session>(
-        r#"{"id":"7587d8aa00000001","name":"worker-3","state":"suspect","ttl":"15s","valid_for":"4s","on_expire":"release","lock_delay":"5s","meta":{"zone":"a"},"progress":{"percent":40},"created":"2026-11-22T05:40:11Z","create_revision":8,"holds":[],"waits":[{"family":"locks","name":"y","position":2}],"keys":["a"]}"#,
+        r#"{"id":"7587d8aa00000001","name":"worker-3","state":"suspect","ttl":"15s","valid_for":"4s","on_expire":"release","lock_delay":"5s","stall_after":"1m","stalled_since":"2026-11-22T05:41:11Z","meta":{"zone":"a"},"progress":{"percent":40},"created":"2026-11-22T05:40:11Z","create_revision":8,"holds":[],"waits":[{"family":"locks","name":"y","position":2}],"items":[{"family":"groups","name":"crew","item":"w1","state":"joined"}],"keys":["a"]}"#,
     );
     golden::<SessionClosed>(r#"{"released":[{"family":"locks","name":"x","token":7}],"revision":9}"#);
 }
@@ -328,6 +328,9 @@ fn hold_frames() {
     );
     golden::<HoldFrame>(r#"{"type":"held","valid_for":"15s"}"#);
     golden::<HoldFrame>(r#"{"type":"lost","reason":"session_expired"}"#);
+    golden::<HoldFrame>(
+        r#"{"type":"taken","family":"locks","name":"x","token":7,"reason":"broken","revision":12}"#,
+    );
     golden::<HoldFrame>(r#"{"type":"bye","reason":"shutdown"}"#);
     let other: HoldFrame = serde_json::from_str(r#"{"type":"of_the_future","x":1}"#).unwrap();
     assert_eq!(other, HoldFrame::Other);

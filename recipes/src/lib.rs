@@ -164,6 +164,16 @@ impl Condition {
     }
 }
 
+/// The place of a waiter in its line, by its key; 1 is next. What waits is in the order of the grants behind the name of
+/// its object and the byte of its part. Costs the places ahead.
+#[must_use]
+pub fn position(view: View<'_>, key: &Key) -> Option<u64> {
+    let (_, rest) = names::split(key.name())?;
+    let part = key.name().len() - rest.split_first()?.1.len();
+    let line = view.scan(key.family(), &key.name()[..part]);
+    Some(line.take_while(|(other, _)| *other < key).count() as u64 + 1)
+}
+
 /// The program a Coracle node runs.
 pub struct Recipes;
 

@@ -44,6 +44,7 @@ use crate::{Described, names};
 use rows::Rows;
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, decoded and moved once")]
 pub enum Operation {
     /// Create or replace an instance; its generation rises.
     #[n(0)]

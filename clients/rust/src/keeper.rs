@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use coracle_api::{Claim, Code, Hold, Progress, SessionId, SessionRenew, SessionRenewed};
+use coracle_api::{Code, Hold, Lost, Progress, SessionId, SessionRenew, SessionRenewed};
 use futures::Stream;
 use reqwest::Method;
 use tokio::sync::{Notify, watch};
@@ -55,8 +55,12 @@ struct Shared {
 pub(crate) struct Status {
     state: SessionState,
     valid_until: Instant,
-    /// Claims that were taken away, by renewals' own account.
-    revoked: Arc<Vec<Claim>>,
+    /// What was taken away, by renewals' own account, in the order in which it was told.
+    revoked: Arc<Vec<Lost>>,
+    /// Up to which revision that is told; `None` before the first renewal.
+    seen: Option<u64>,
+    /// Our work does not move, by the last renewal's account.
+    stalled: bool,
     /// What the session held, and at which revision the answering node looked.
     held: Option<(u64, Arc<Vec<Hold>>)>,
 }
@@ -70,10 +74,7 @@ impl Status {
         if now >= self.valid_until {
             return Some(LossReason::OutOfTime);
         }
-        let told = self
-            .revoked
-            .iter()
-            .any(|claim| claim.name == name && claim.token.is_none_or(|lost| lost == token));
+        let told = self.revoked.iter().any(|lost| lost.name == name && lost.token == Some(token));
         // A node that looked before the grant cannot know of it: absence counts only from the token on.
         let missing = token > 0
             && self.held.as_ref().is_some_and(|(revision, holds)| {
@@ -96,6 +97,8 @@ impl Session {
             state: SessionState::Active,
             valid_until: sent + valid_for,
             revoked: Arc::default(),
+            seen: None,
+            stalled: false,
             held: None,
         };
         let shared = Arc::new(Shared {
@@ -157,6 +160,35 @@ impl Session {
                 if last != Some(state) {
                     return Some((state, (receiver, Some(state))));
                 }
+            }
+        })
+    }
+
+    /// Whether our work has not moved for as long as [`crate::OpenSession::stall_after`] allows, by the last renewal.
+    #[must_use]
+    pub fn stalled(&self) -> bool {
+        self.inner.shared.status.borrow().stalled
+    }
+
+    /// What is taken from the session while it lives, from its opening on: locks that an operator breaks, keys and
+    /// registrations that somebody removes. Told by renewals; ends with the session.
+    pub fn losses(&self) -> impl Stream<Item = Lost> + Send + use<> {
+        let mut receiver = self.inner.shared.status.subscribe();
+        receiver.mark_changed();
+        futures::stream::unfold((receiver, 0), |(mut receiver, told)| async move {
+            loop {
+                {
+                    let status = receiver.borrow_and_update();
+                    if let Some(lost) = status.revoked.get(told) {
+                        let lost = lost.clone();
+                        drop(status);
+                        return Some((lost, (receiver, told + 1)));
+                    }
+                    if matches!(status.state, SessionState::Lost(_)) {
+                        return None;
+                    }
+                }
+                receiver.changed().await.ok()?;
             }
         })
     }
@@ -229,6 +261,9 @@ impl Shared {
             status.state = SessionState::Active;
             // An earlier promise stays a promise.
             status.valid_until = status.valid_until.max(sent + renewed.valid_for.as_duration());
+            status.stalled = renewed.stalled;
+            // A node that lags behind has nothing to say of what comes after it.
+            status.seen = status.seen.max(Some(renewed.revision));
             if !renewed.lost.is_empty() {
                 let mut revoked = (*status.revoked).clone();
                 revoked.extend(renewed.lost);
@@ -302,7 +337,8 @@ enum Renewal {
 
 async fn renew(shared: &Shared, timeout: Duration) -> Result<(Answer, SessionRenewed), Renewal> {
     let progress = shared.progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let call = Call::new(Method::POST, format!("/v1/sessions/{}/renew", shared.id));
+    let seen = shared.status.borrow().seen.filter(|revision| *revision > 0);
+    let call = Call::new(Method::POST, format!("/v1/sessions/{}/renew", shared.id)).query_some("after", seen);
     let call = match progress {
         Some(_) => call.json(&SessionRenew { progress: progress.clone(), meta: None }),
         None => Ok(call),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use coracle_api::{
-    OnExpire, Page, Session as SessionView, SessionClosed, SessionCreate, SessionCreated, SessionId,
-    SessionRenewed, Span,
+    OnExpire, Page, Progress, Session as SessionView, SessionClosed, SessionCreate, SessionCreated,
+    SessionId, SessionRenew, SessionRenewed, Span,
 };
 use reqwest::Method;
 
@@ -55,6 +55,12 @@ impl OpenSession {
         self
     }
 
+    /// It counts as stalled if its progress ([`Session::report`]) does not move for so long.
+    pub fn stall_after(mut self, patience: Duration) -> Self {
+        self.create.stall_after = Some(patience.into());
+        self
+    }
+
     /// Open it and keep it renewed.
     ///
     /// # Errors
@@ -99,6 +105,12 @@ impl Sessions {
         self.client.ask(Call::new(Method::POST, format!("/v1/sessions/{id}/renew"))).await
     }
 
+    /// Renew a session once and say how far its work has come.
+    pub async fn report(&self, id: SessionId, progress: Progress) -> Result<SessionRenewed, Error> {
+        let body = SessionRenew { progress: Some(progress), meta: None };
+        self.client.ask(Call::change(Method::POST, format!("/v1/sessions/{id}/renew")).json(&body)?).await
+    }
+
     /// Create a session that nobody renews until somebody does.
     pub async fn create(&self, create: &SessionCreate) -> Result<SessionCreated, Error> {
         self.client.ask(Call::change(Method::POST, "/v1/sessions").json(create)?).await
@@ -111,6 +123,11 @@ impl Sessions {
         let renewed: SessionRenewed = answer.json()?;
         let valid_for = renewed.valid_for.as_duration();
         Ok(Session::keep(self.client.clone(), id, ttl.as_duration(), valid_for, answer.sent))
+    }
+
+    /// Follow one session, and what comes to hang on it and leaves it.
+    pub fn watch_one(&self, id: SessionId) -> WatchBuilder<SessionView> {
+        WatchBuilder::new(self.client.clone(), Call::get(format!("/v1/sessions/{id}")))
     }
 
     /// Follow all sessions.

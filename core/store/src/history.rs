@@ -134,8 +134,14 @@ impl History {
         mvcc::under(&self.touches, prefix)
     }
 
-    /// Keys under a prefix (family byte first; empty for all families) that left a session after `at`.
-    pub fn left(&self, id: SessionId, prefix: &[u8], at: Revision) -> impl Iterator<Item = &Key> + use<'_> {
+    /// Keys under a prefix (family byte first; empty for all families) that left a session after `at`, with the newest
+    /// revision at which they did.
+    pub fn left(
+        &self,
+        id: SessionId,
+        prefix: &[u8],
+        at: Revision,
+    ) -> impl Iterator<Item = (&Key, Revision)> + use<'_> {
         let start = (id, Key::from_bytes(prefix).unwrap_or(Key::new(Family(0), &[])));
         let end = match Key::after_prefix(prefix) {
             Some(after) => Bound::Excluded((id, after)),
@@ -144,7 +150,13 @@ impl History {
             }),
         };
         let left = self.left.range((Bound::Included(start), end));
-        left.filter(move |(_, revision)| **revision > at).map(|((_, key), _)| key)
+        left.filter(move |(_, revision)| **revision > at).map(|((_, key), revision)| (key, *revision))
+    }
+
+    /// What happened to a key at a revision.
+    pub fn event_at(&self, key: &Key, at: Revision) -> Option<(&Change, &Event)> {
+        let touch = self.touches.get(key)?.first_after(Revision(at.0.checked_sub(1)?))?;
+        self.event(touch).filter(|(change, _)| change.revision == at)
     }
 
     pub fn touches(&self, key: &Key) -> Option<&Touches> {

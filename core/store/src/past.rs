@@ -92,7 +92,8 @@ impl State {
     /// Keys under a prefix that were attached to a session: among those that still are, and those that left it since.
     pub(crate) fn attached_at(&self, id: SessionId, prefix: &[u8], at: Revision) -> Vec<&Key> {
         let still = self.sessions.attached_under(id, prefix);
-        let mut keys: Vec<&Key> = still.chain(self.history.left(id, prefix, at)).collect();
+        let mut keys: Vec<&Key> =
+            still.chain(self.history.left(id, prefix, at).map(|(key, _)| key)).collect();
         keys.sort_unstable();
         keys.dedup();
         keys.retain(|key| self.get_at(key, at).is_some_and(|record| record.session == Some(id)));

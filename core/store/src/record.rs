@@ -58,7 +58,7 @@ pub enum Cause {
     /// The session the key belonged to was closed by its owner.
     #[n(2)]
     SessionClosed,
-    /// An operator broke the hold.
+    /// Taken from a session that lives, by somebody or something else: an operator broke the hold, say.
     #[n(3)]
     Broken,
 }

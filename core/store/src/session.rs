@@ -109,6 +109,13 @@ pub fn key(id: SessionId) -> Key {
     Key::new(Family::SESSION, &id.0.to_be_bytes())
 }
 
+/// The session whose key it is.
+#[must_use]
+pub fn id_of(key: &Key) -> Option<SessionId> {
+    let id = (key.family() == Family::SESSION).then(|| key.name().try_into().ok())??;
+    Some(SessionId(u64::from_be_bytes(id)))
+}
+
 /// Progress of work that is done.
 const DONE: u8 = 100;
 

@@ -209,6 +209,14 @@ impl Store {
     pub fn session(&self, id: SessionId) -> Option<&Arc<Session>> {
         self.state.sessions.get(id)
     }
+    /// How keys left a living session after a revision, as far as history tells, in the order of the keys: the newest
+    /// event of each that does not hang on the session now.
+    pub fn left(&self, id: SessionId, after: Revision) -> impl Iterator<Item = (Revision, &Event)> {
+        let history = &self.state.history;
+        let gone = move |key: &Key| self.get(key).is_none_or(|record| record.session != Some(id));
+        let left = history.left(id, &[], after).filter(move |(key, _)| gone(key));
+        left.filter_map(|(key, at)| history.event_at(key, at).map(|(change, event)| (change.revision, event)))
+    }
     /// What changed since the last call, for the checkpoint. The first call on a new store gives everything.
     pub fn take_delta(&mut self) -> Delta {
         self.state.take_delta()

@@ -1,9 +1,11 @@
 //! ⑥ Which watchers a change concerns: an index from keys to watchers that does not grow with the others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::ids::Key;
-use crate::record::Change;
+use crate::ids::{Key, SessionId};
+use crate::record::{Change, Event, Record};
+use crate::session;
 
 /// Keys somebody watches. Keys carry their family byte.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +18,8 @@ pub enum Selection {
     Prefix(Vec<u8>),
     /// Keys in [start, end).
     Range(Key, Key),
+    /// A session, and whatever comes to hang on it, hangs on it, or leaves it.
+    Session(SessionId),
 }
 
 impl Selection {
@@ -26,6 +30,16 @@ impl Selection {
             Self::Key(k) => k == key,
             Self::Prefix(p) => key.as_bytes().starts_with(p),
             Self::Range(start, end) => start <= key && key < end,
+            Self::Session(id) => session::id_of(key) == Some(*id),
+        }
+    }
+
+    /// Whether it selects what happened.
+    #[must_use]
+    pub fn concerns(&self, event: &Event) -> bool {
+        match self {
+            Self::Session(id) => sessions_of(event).any(|session| session == *id),
+            _ => self.contains(&event.key),
         }
     }
 }
@@ -42,6 +56,7 @@ pub struct Watchers {
     /// Lengths of the prefixes, with how many prefixes have each: what to cut from a key to look it up.
     lengths: BTreeMap<usize, usize>,
     ranges: BTreeMap<WatcherId, (Key, Key)>,
+    sessions: BTreeMap<SessionId, BTreeSet<WatcherId>>,
 }
 
 /// Identity of a registered watcher, unique in one [`Watchers`].
@@ -68,6 +83,9 @@ impl Watchers {
             }
             Selection::Range(start, end) => {
                 self.ranges.insert(id, (start.clone(), end.clone()));
+            }
+            Selection::Session(session) => {
+                self.sessions.entry(*session).or_default().insert(id);
             }
         }
         self.selections.insert(id, selection);
@@ -97,6 +115,9 @@ impl Watchers {
             Some(Selection::Range(..)) => {
                 self.ranges.remove(&id);
             }
+            Some(Selection::Session(session)) => {
+                drop_from(&mut self.sessions, &session, id);
+            }
         }
     }
 
@@ -104,13 +125,13 @@ impl Watchers {
     pub fn matching(&self, change: &Change, found: &mut dyn FnMut(WatcherId)) {
         self.all.iter().for_each(|id| found(*id));
         if let [event] = &*change.events {
-            // A watcher selects one thing, so one key finds it once.
-            self.of_key(&event.key, found);
+            // A watcher selects one thing, so one event finds it once.
+            self.of_event(event, found);
             return;
         }
         let mut seen = BTreeSet::new();
         for event in &change.events {
-            self.of_key(&event.key, &mut |id| {
+            self.of_event(event, &mut |id| {
                 if seen.insert(id) {
                     found(id);
                 }
@@ -129,6 +150,14 @@ impl Watchers {
         self.selections.is_empty()
     }
 
+    fn of_event(&self, event: &Event, found: &mut dyn FnMut(WatcherId)) {
+        self.of_key(&event.key, found);
+        if !self.sessions.is_empty() {
+            let watchers = sessions_of(event).filter_map(|session| self.sessions.get(&session));
+            watchers.flatten().for_each(|id| found(*id));
+        }
+    }
+
     fn of_key(&self, key: &Key, found: &mut dyn FnMut(WatcherId)) {
         let bytes = key.as_bytes();
         let by_key = self.keys.get(key).into_iter().flatten();
@@ -142,6 +171,13 @@ impl Watchers {
             self.ranges.iter().filter(|(_, (start, end))| start <= key && key < end).map(|(id, _)| id);
         by_key.chain(by_prefix).chain(by_range).for_each(|id| found(*id));
     }
+}
+
+/// The sessions an event concerns, each once: the one it is about, the one the key left, the one it came to.
+fn sessions_of(event: &Event) -> impl Iterator<Item = SessionId> {
+    let session = |record: &Option<Arc<Record>>| record.as_ref().and_then(|record| record.session);
+    let (from, to) = (session(&event.previous), session(&event.record));
+    [session::id_of(&event.key), from, to.filter(|_| to != from)].into_iter().flatten()
 }
 
 /// Take a watcher off a list; true if the list is gone with it.

@@ -1,6 +1,6 @@
 //! ① All families on one stream: the dashboard, the audit tail.
 
-use coracle_store::{Event, Family, Selection};
+use coracle_store::{Event, Family, Selection, session};
 
 use super::call::Call;
 use super::problem::{Answer, bad_query};
@@ -45,7 +45,7 @@ fn subject(event: &Event) -> Option<(&'static str, Vec<u8>)> {
     match event.key.family() {
         Family::KV => Some(("kv", event.key.name().to_vec())),
         Family::SESSION => {
-            let id = frame::session_of(event.key.name())?;
+            let id = session::id_of(&event.key)?;
             Some(("sessions", id.to_string().into_bytes()))
         }
         _ => coracle_recipes::describe(event).map(|it| (it.family, it.name.into_bytes())),

@@ -1,11 +1,13 @@
 //! ⑦ Frames of streams, as lines of JSON or as server-sent events.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::{Instant, Problem};
 use coracle_recipes::{Described, counter, group};
-use coracle_store::{Change, Event, Family, Record, Revision, SessionId, Timestamp};
+use coracle_store::{Cause, Change, Event, Family, Record, Revision, Session, SessionId, Timestamp, session};
 use futures::Stream;
 use http::{HeaderName, HeaderValue, header};
 
@@ -170,31 +172,51 @@ pub fn kv_event(out: &mut Vec<u8>, event: &Event) {
     out.push(b'}');
 }
 
-/// What happened to a session.
-pub fn session_op(event: &Event) -> &'static str {
-    match (&event.record, &event.previous) {
+/// What happened to a session, from what it was to what it is.
+fn session_op(was: Option<&Session>, is: Option<&Session>, cause: Cause) -> &'static str {
+    let turned = |of: fn(&Session) -> bool| match (was, is) {
+        (Some(was), Some(is)) => of(is) && !of(was),
+        _ => false,
+    };
+    match (is, was) {
         (Some(_), None) => "opened",
+        (Some(_), Some(_)) if turned(|session| session.suspect.is_some()) => "suspect",
+        (Some(_), Some(_)) if turned(|session| session.suspect.is_none()) => "active",
+        (Some(_), Some(_)) if turned(|session| session.stalled.is_some()) => "stalled",
+        (Some(_), Some(_)) if turned(|session| session.stalled.is_none()) => "resumed",
         (Some(_), Some(_)) => "updated",
-        (None, _) if event.cause == coracle_store::Cause::SessionExpired => "expired",
+        (None, _) if cause == Cause::SessionExpired => "expired",
         (None, _) => "closed",
     }
 }
 
-/// The session a key of the session family names.
-pub fn session_of(name: &[u8]) -> Option<SessionId> {
-    Some(SessionId(u64::from_be_bytes(name.try_into().ok()?)))
+fn session_event(out: &mut Vec<u8>, event: &Event, id: SessionId) {
+    let session = |record: &Option<Arc<Record>>| Session::decode(&record.as_ref()?.value).ok();
+    let (was, is) = (session(&event.previous), session(&event.record));
+    let op = session_op(was.as_ref(), is.as_ref(), event.cause);
+    let (family, name) = ("sessions", id.to_string());
+    named_event(out, event, &Described { family, op, name, item: None, session: Some(id), token: None });
+    if let Some(session) = is {
+        // Behind the members that all events have.
+        out.pop();
+        json::member(out, "state");
+        json::to_json(out, &wire::session_state(&session));
+        if let Some(progress) = wire::progress(&session) {
+            json::member(out, "progress");
+            json::to_json(out, &progress);
+        }
+        out.push(b'}');
+    }
 }
 
 /// Append the event of any family whose events mean something to people; false for the others.
 pub fn any_event(out: &mut Vec<u8>, event: &Event) -> bool {
     match event.key.family() {
         Family::KV => kv_event(out, event),
-        Family::SESSION => {
-            let Some(session) = session_of(event.key.name()) else { return false };
-            let name = session.to_string();
-            let (family, op, session) = ("sessions", session_op(event), Some(session));
-            named_event(out, event, &Described { family, op, name, item: None, session, token: None });
-        }
+        Family::SESSION => match session::id_of(&event.key) {
+            Some(id) => session_event(out, event, id),
+            None => return false,
+        },
         _ => match coracle_recipes::describe(event) {
             Some(described) => {
                 named_event(out, event, &described);

@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::{ByeReason, HoldFrame, Problem, Span};
+use coracle_raft::node::Watch;
 use coracle_recipes::{self as recipes, Turn};
-use coracle_store::{Key, Operation, Revision, SessionId, Store};
+use coracle_store::{Cause, Key, Operation, Revision, Selection, SessionId, Store, session};
 
 use super::call::{Call, Mutation};
 use super::claim::{Kind, Missed, Standing};
 use super::frame::{self, Frames};
-use super::problem::Answer;
+use super::problem::{Answer, Refused};
 use super::read::Format;
-use super::turn::{Following, Renewal, Renewed, Step, TurnOf, Withdrawal};
-use super::wire;
+use super::turn::{Following, Renewal, Renewed, SESSION_EXPIRED, Step, TurnOf, Withdrawal};
+use super::{attached, wire};
 use crate::edge::{Admitted, Edge};
 
 /// How a held claim was asked for.
@@ -112,8 +113,13 @@ enum Stage<K> {
         /// The place as it was told, and when it was found.
         told: Option<(Standing, Instant)>,
     },
-    /// Nothing to watch but the session.
-    Renewing(Renewal),
+    /// Nothing to watch but the session, and what hangs on it.
+    Session {
+        renewal: Renewal,
+        watch: Watch,
+        /// What was taken up to here is told.
+        seen: Revision,
+    },
     Ended,
 }
 
@@ -143,7 +149,7 @@ impl<K: Kind> Feed<K> {
                     Some((claim, renewal)) => Box::pin(self.begin(claim, renewal)).await,
                     None => return None,
                 },
-                Stage::Renewing(_) => self.renew().await,
+                Stage::Session { .. } => self.renew().await,
                 Stage::Following { .. } => self.follow().await,
             }
         }
@@ -153,15 +159,15 @@ impl<K: Kind> Feed<K> {
         let valid_for = Span::from(renewal.valid_for());
         let session = wire::session(self.session);
         match claim {
-            Claim::Session { .. } => {
+            Claim::Session { revision, .. } => {
                 self.send("opened", &HoldFrame::Opened { session, ttl: self.ttl.into(), valid_for });
-                self.stage = Stage::Renewing(renewal);
+                self.keep(renewal, revision).await;
             }
             Claim::Key { revision, .. } => {
                 let token = revision.0;
                 let mode = coracle_api::Mode::Exclusive;
                 self.send("acquired", &HoldFrame::Acquired { session, token, valid_for, mode });
-                self.stage = Stage::Renewing(renewal);
+                self.keep(renewal, revision).await;
             }
             Claim::Line { kind, revision, .. } => {
                 let (edge, deadline) = (self.edge.clone(), self.edge.deadline());
@@ -178,12 +184,46 @@ impl<K: Kind> Feed<K> {
         }
     }
 
+    /// Keep the session from now on, and tell what was taken from it after a revision.
+    async fn keep(&mut self, renewal: Renewal, seen: Revision) {
+        let watch = self.edge.node.watch(Selection::Session(self.session));
+        if let Err(error) = self.edge.node.wait_revision(seen, self.edge.deadline()).await {
+            return self.fail(&Refused::from(error).0);
+        }
+        self.stage = Stage::Session { renewal, watch, seen };
+        self.look();
+    }
+
+    /// Tell what was taken from the session since the last look, and whether it has ended.
+    fn look(&mut self) {
+        let Stage::Session { seen, .. } = &mut self.stage else { return };
+        let id = self.session;
+        let (lost, end) = self.edge.node.read(|store| {
+            let key = session::key(id);
+            let end =
+                store.session(id).is_none().then(|| store.key_history(&key).last().map(|it| it.2.cause));
+            (attached::lost(store, id, *seen), end)
+        });
+        *seen = lost.revision;
+        for taken in lost.items {
+            self.send("taken", &HoldFrame::Taken(taken));
+        }
+        match end {
+            None => {}
+            Some(Some(Cause::SessionClosed)) => self.lost("session_closed"),
+            // A private session ends with the last thing that hangs on it.
+            Some(Some(Cause::Command | Cause::Broken)) => self.lost("released"),
+            Some(Some(Cause::SessionExpired) | None) => self.lost(SESSION_EXPIRED),
+        }
+    }
+
     async fn renew(&mut self) {
-        let Stage::Renewing(renewal) = &mut self.stage else { return };
+        let Stage::Session { renewal, watch, .. } = &mut self.stage else { return };
         let next = renewal.next;
         tokio::select! {
             biased;
             () = self.edge.drained() => return self.bye(),
+            _ = watch.changed() => return self.look(),
             () = tokio::time::sleep_until(next.into()) => {}
         }
         match renewal.renew(&self.edge).await {

@@ -6,6 +6,7 @@ pub mod openapi;
 pub mod problem;
 pub mod validity;
 
+mod attached;
 mod barrier;
 mod barrier_entry;
 mod body;
@@ -39,6 +40,7 @@ mod service;
 mod service_form;
 mod service_read;
 mod session;
+mod session_list;
 mod topic;
 mod turn;
 mod txn;

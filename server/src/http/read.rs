@@ -261,9 +261,7 @@ fn touched_since(store: &Store, selection: &Selection, after: Revision) -> bool 
     }
     match store.changes_after(after) {
         Err(HistoryError::Compacted(_) | HistoryError::Future(_)) => true,
-        Ok(mut changes) => {
-            changes.any(|change| change.events.iter().any(|event| selection.contains(&event.key)))
-        }
+        Ok(mut changes) => changes.any(|change| change.events.iter().any(|event| selection.concerns(event))),
     }
 }
 

@@ -115,7 +115,7 @@ pub async fn instances(mut call: Call) -> Answer {
     if let Some(watching) = watch::asked(&mut call)? {
         return watch::open(call, watching, scope(selection, name, Filter::default())).await;
     }
-    let listing = Listing::of(&mut call, &[b"services", name.as_bytes()])?;
+    let listing = Listing::of(&mut call, &[b"services", name.as_bytes(), b"instances"])?;
     if let Some(unchanged) = listing.ready(&mut call, selection).await? {
         return Ok(unchanged);
     }

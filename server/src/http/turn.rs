@@ -40,7 +40,7 @@ pub struct Renewal {
 }
 
 /// The reason of a hold that ended because the leader says that its session has.
-const SESSION_EXPIRED: &str = "session_expired";
+pub const SESSION_EXPIRED: &str = "session_expired";
 
 /// What a try to renew has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

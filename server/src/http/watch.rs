@@ -131,7 +131,7 @@ impl Scope {
 
     /// Append an event if it is within the scope.
     fn write(&self, out: &mut Vec<u8>, event: &Event) -> bool {
-        if !self.selection.contains(&event.key) {
+        if !self.selection.concerns(event) {
             return false;
         }
         match &self.items {
@@ -386,7 +386,7 @@ fn kv_chunk(
     items: &mut Vec<u8>,
 ) -> Result<Option<Key>, HistoryError> {
     let (start, end) = match selection {
-        Selection::All => return Ok(None),
+        Selection::All | Selection::Session(_) => return Ok(None),
         Selection::Key(key) => {
             if let Some(record) = store.get_at(key, at)? {
                 json::entry(items, key, &record, true);
@@ -432,7 +432,7 @@ fn look(store: &Store, selection: &Selection, after: Revision) -> Result<Look, H
             return Ok(found);
         }
         found.upto = change.revision;
-        if change.events.iter().any(|event| selection.contains(&event.key)) {
+        if change.events.iter().any(|event| selection.concerns(event)) {
             found.changes.push(change.clone());
         }
     }

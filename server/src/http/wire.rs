@@ -54,3 +54,12 @@ pub fn session_state(session: &Session) -> api::SessionState {
         api::SessionState::Active
     }
 }
+
+/// How far a session says it is. A note without a number is a beginning.
+pub fn progress(session: &Session) -> Option<api::Progress> {
+    if session.progress.is_none() && session.note.is_none() {
+        return None;
+    }
+    let note = session.note.as_deref().map(str::to_owned);
+    Some(api::Progress { percent: session.progress.unwrap_or(0), note })
+}

@@ -197,6 +197,7 @@ impl Talk {
             ("valid_for", "<span>"),
             ("time", "<time>"),
             ("since", "<time>"),
+            ("stalled_since", "<time>"),
             ("created", "<time>"),
             ("registered", "<time>"),
             ("up_since", "<time>"),
@@ -264,6 +265,6 @@ macro_rules! conversations {
 }
 
 conversations! {
-    kv kv_lists kv_history txn sessions locks lock_line watch events idempotency browser bad_input operations
-    counters latches groups services barriers
+    kv kv_lists kv_history txn sessions session_losses session_liveness locks lock_line watch events idempotency browser bad_input
+    operations counters latches groups services barriers
 }

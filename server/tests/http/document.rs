@@ -16,6 +16,7 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(resolved);
 
 /// Codes of what is not there yet. A code that some operation answers does not belong here any more.
 const LATER: &[Code] = &[
+    Code::NotImplemented,
     Code::Unauthenticated,
     Code::PermissionDenied,
     Code::UserNotFound,

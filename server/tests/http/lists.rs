@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, Frames};
 use crate::server::start;
 
 /// All pages of a list; `between` happens after each.
@@ -130,7 +130,14 @@ async fn sessions_are_listed_by_the_beginning_of_their_id() {
         let found = list.json()["items"].as_array().unwrap().iter().map(|i| i["id"].clone()).collect();
         assert_eq!(Value::Array(found), json!(expected), "{prefix}");
     }
-    // A watch has no prefix, and says so.
-    let watch = client.get("/v1/sessions?prefix=0&watch=true").await;
-    assert_eq!((watch.status, watch.code().as_str()), (400, "unknown_parameter"));
+    // A watch shows the same, and what happens to the same.
+    let path = format!("/v1/sessions?prefix={}&watch=true", ids[3]);
+    let mut watch = Frames::open(running.address, "GET", &path, &[]).await;
+    let snapshot = watch.frame().await;
+    assert_eq!(snapshot["items"].as_array().unwrap().len(), 1);
+    assert_eq!(watch.frame().await["type"], "synced");
+    for id in [&ids[2], &ids[3]] {
+        assert_eq!(client.call("DELETE", &format!("/v1/sessions/{id}"), &[], b"").await.status, 200);
+    }
+    assert_eq!(watch.frame().await["events"][0]["name"], ids[3].as_str());
 }

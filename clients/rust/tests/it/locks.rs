@@ -168,7 +168,7 @@ async fn a_block_is_cancelled_when_the_lock_is_lost() {
     assert!(matches!(error, Error::LockLost { reason: LossReason::Expired, .. }), "{error:?}");
     assert!(cancelled);
 
-    let revoked = r#"{"valid_for":"900ms","lost":[{"family":"locks","name":"x","token":811}]}"#;
+    let revoked = r#"{"valid_for":"900ms","lost":[{"family":"locks","name":"x","token":811,"reason":"broken","revision":820}]}"#;
     let (error, cancelled) = run_until_lost(move || Reply::json(200, revoked)).await;
     assert!(matches!(error, Error::LockLost { reason: LossReason::Revoked, .. }), "{error:?}");
     assert!(cancelled);

@@ -26,7 +26,7 @@ pub fn sessions(
     mut renew: impl FnMut() -> Reply + Send + 'static,
 ) -> impl FnMut(&Request) -> Reply + Send + 'static {
     move |request| {
-        if request.target.ends_with("/renew") {
+        if request.target.split('?').next().is_some_and(|path| path.ends_with("/renew")) {
             renew()
         } else if request.method == "POST" {
             Reply::json(201, format!(r#"{{"id":"{ID}","ttl":"900ms","valid_for":"900ms","revision":1}}"#))
@@ -41,7 +41,7 @@ pub fn renewed() -> Reply {
 }
 
 fn renewals(server: &Fake) -> usize {
-    server.lines().iter().filter(|line| line.ends_with("/renew")).count()
+    server.lines().iter().filter(|line| line.contains("/renew")).count()
 }
 
 #[tokio::test]
@@ -63,6 +63,55 @@ async fn it_renews_every_third_of_the_ttl_and_closes() {
     }
     session.close().await.unwrap();
     assert_eq!(server.lines().last().unwrap(), &format!("DELETE /v1/sessions/{ID}"));
+}
+
+#[tokio::test]
+async fn what_is_taken_is_told_once() {
+    let mut round = 0;
+    let server = Fake::start(sessions(move || {
+        round += 1;
+        let lost = |name: &str, revision: u64| {
+            format!(r#"{{"family":"kv","name":"{name}","reason":"deleted","revision":{revision}}}"#)
+        };
+        let (lost, revision) = match round {
+            1 => (String::new(), 7),
+            // The second answer comes from a node that lags behind.
+            2 => (format!("{},{}", lost("a", 8), lost("b", 9)), 9),
+            3 => (String::new(), 8),
+            _ => (lost("c", 10), 10),
+        };
+        let stalled = round == 3;
+        Reply::json(
+            200,
+            format!(r#"{{"valid_for":"900ms","stalled":{stalled},"lost":[{lost}],"revision":{revision}}}"#),
+        )
+    }))
+    .await;
+    let session = client(&server.url).session().stall_after(Duration::from_mins(1)).open().await.unwrap();
+    assert_eq!(server.seen()[0].body, br#"{"stall_after":"1m"}"#);
+    let mut losses = Box::pin(session.losses());
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        names.push(losses.next().await.unwrap().name);
+    }
+    let mut stalled = false;
+    while names.len() < 3 {
+        tokio::select! {
+            lost = losses.next() => names.push(lost.unwrap().name),
+            () = tokio::time::sleep(Duration::from_millis(20)) => stalled |= session.stalled(),
+        }
+    }
+    assert_eq!(names, ["a", "b", "c"]);
+    assert!(stalled && !session.stalled());
+    assert_eq!(session.state(), SessionState::Active, "the session itself is well");
+    let asked: Vec<_> = server.lines().into_iter().filter(|line| line.contains("/renew")).collect();
+    let after: Vec<_> =
+        asked.iter().map(|line| line.split_once('?').map_or("", |(_, query)| query)).collect();
+    assert_eq!(after[..4], ["", "after=7", "after=9", "after=9"]);
+    let late = Box::pin(session.losses());
+    session.close().await.unwrap();
+    assert_eq!(losses.next().await, None);
+    assert_eq!(late.map(|lost| lost.revision).collect::<Vec<_>>().await, [8, 9, 10]);
 }
 
 #[tokio::test]

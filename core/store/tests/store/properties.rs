@@ -98,6 +98,9 @@ fn assert_history(store: &Store, model: &Model) {
                 Some(past) => assert_eq!(actual.unwrap().as_deref(), past.get(*name), "{name:?} at {at}"),
             }
         }
+        if let Some(past) = past.filter(|_| at.0 >= compacted) {
+            assert_left(store, model, at, past);
+        }
         match store.changes_after(at) {
             Err(error) => {
                 assert!(at.0 < compacted);
@@ -121,6 +124,25 @@ fn assert_history(store: &Store, model: &Model) {
         let expected: Vec<u64> = (compacted + 1..=newest).filter(touched).collect();
         let actual = store.key_history(name);
         assert_eq!(actual.iter().map(|(revision, ..)| revision.0).collect::<Vec<_>>(), expected);
+    }
+}
+
+/// What hung on a session then or since, and does not now, is told with the revision at which it left.
+fn assert_left(store: &Store, model: &Model, at: Revision, past: &Keys) {
+    let since = usize::try_from(at.0).unwrap();
+    for id in (0..8).map(SessionId) {
+        let hangs = |keys: &Keys, key: &Key| keys.get(key).is_some_and(|record| record.session == Some(id));
+        let mut expected = BTreeMap::new();
+        for (before, (revision, after)) in
+            model.at[since..].iter().zip((at.0 + 1..).zip(&model.at[since + 1..]))
+        {
+            let left = before.keys().filter(|key| hangs(before, key) && !hangs(after, key));
+            expected.extend(left.map(|key| (key.clone(), Revision(revision))));
+        }
+        expected.retain(|key, _| !hangs(model.keys(), key));
+        let told: BTreeMap<_, _> =
+            store.left(id, at).map(|(revision, event)| (event.key.clone(), revision)).collect();
+        assert_eq!(told, expected, "what left {id} after {at}, {} keys then", past.len());
     }
 }
 

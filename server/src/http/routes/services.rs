@@ -1,8 +1,7 @@
 //! The rows of services.
 
 use coracle_api::Code::{
-    CursorExpired, InstanceNotFound, InstanceReplaced, NoHealthyInstance, ServiceNotFound, SessionExpired,
-    TooManyWaiters,
+    InstanceNotFound, InstanceReplaced, NoHealthyInstance, ServiceNotFound, SessionExpired, TooManyWaiters,
 };
 use coracle_api::{
     Deleted, HoldFrame, Instance, InstanceRenewed, Page, Picked, PrometheusGroup, Registration, Service,
@@ -102,7 +101,7 @@ fn rows() -> Vec<Endpoint> {
     vec![
         get("/v1/services", service_read::list).says("List services.")
             .more("`format=prometheus` answers the instances of all of them for HTTP service discovery, and takes the filters of one service.")
-            .takes(&[PREFIX]).takes(&FILTERS_OF_ALL).pages().waits().formats(&["prometheus"]).watches::<Service>().answers::<Listed>(200).problems(&[CursorExpired]),
+            .takes(&[PREFIX]).takes(&FILTERS_OF_ALL).pages().waits().formats(&["prometheus"]).watches::<Service>().answers::<Listed>(200),
         get("/v1/services/{name}", service_read::show).says("The instances of a service.")
             .more("`format=prometheus` answers them for HTTP service discovery; of no service, that there are none.")
             .takes(FILTERS).takes(&[ZONE, MIN]).waits().formats(&["prometheus"]).watches::<Instance>()
@@ -117,7 +116,7 @@ fn rows() -> Vec<Endpoint> {
             .answers::<Picked>(200).answers_with(200, Content::Text("text/plain; charset=utf-8"))
             .problems(&[NoHealthyInstance, TooManyWaiters]),
         get("/v1/services/{name}/instances", service_read::instances).says("List the instances of a service in pages.")
-            .pages().waits().watches::<Instance>().answers::<Page<Instance>>(200).problems(&[CursorExpired]),
+            .pages().waits().watches::<Instance>().answers::<Page<Instance>>(200),
         post("/v1/services/{name}/instances", service::create).says("Register an instance under an id from the server.")
             .takes(&[PERMANENT]).trio().json_required::<Registration>().sample(SAMPLE).changes()
             .answers::<Instance>(201).streams::<HoldFrame>("hold=true"),
