@@ -155,7 +155,7 @@ codes! {
     QueueKindMismatch "queue_kind_mismatch" 409 AfterReread None "The queue is of another kind";
     QueueNotEmpty "queue_not_empty" 409 AfterChange None "The queue is not empty";
     NotConsumer "not_consumer" 409 AfterReread None "The session is not the queue's consumer";
-    SessionRequired "session_required" 400 Never None "The queue knows its consumers by their sessions";
+    SessionRequired "session_required" 400 Never None "Consumers are known by their sessions";
     TopicFull "topic_full" 409 AfterChange None "The topic is full";
     SubscriptionBusy "subscription_busy" 409 AfterChange None "Another session receives from the subscription";
     SeqMismatch "seq_mismatch" 412 AfterReread None "The topic has another last seq";

@@ -28,6 +28,7 @@ mod service;
 mod session;
 mod size;
 mod span;
+mod topic;
 mod txn;
 mod value;
 
@@ -59,6 +60,11 @@ pub use session::{
 };
 pub use size::{ByteSize, InvalidByteSize};
 pub use span::{InvalidSpan, Span};
+pub use topic::{
+    DeadLetter, Gap, PublishBatch, PublishItem, Published, SettledReceipt, Subscription, SubscriptionConfig,
+    SubscriptionMode, Topic, TopicConfig, TopicDeleted, TopicDelivery, TopicFrame, TopicMessage,
+    TopicMessages, TopicOverflow, TopicReceipts, TopicReceived, TopicSettled,
+};
 pub use txn::{
     Compare, Comparison, Condition, Holding, Operation, OperationResult, Outgoing, Txn, TxnResult,
 };

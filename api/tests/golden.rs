@@ -49,6 +49,64 @@ fn kv() {
 }
 
 #[test]
+fn topics() {
+    golden::<TopicConfig>(
+        r#"{"max_age":"24h","max_bytes":1000,"max_messages":7,"max_per_key":1,"overflow":"reject"}"#,
+    );
+    refused::<TopicConfig>(r#"{"max_count":3}"#, "unknown field `max_count`");
+    golden::<Topic>(
+        r#"{"name":"orders","messages":2,"bytes":530,"last_seq":5,"first_seq":4,"first_time":"2026-11-22T05:40:11Z","subscriptions":1,"config":{"max_age":"24h"},"configured":false}"#,
+    );
+    golden::<Published>(r#"{"seq":5,"revision":41}"#);
+    golden::<Published>(r#"{"first_seq":4,"seq":5,"revision":41}"#);
+    golden::<TopicDeleted>(r#"{"messages":2,"subscriptions":1,"revision":42}"#);
+    let batch: PublishBatch = golden(
+        r#"{"items":[{"key":"a","ttl":"5s","headers":{"trace":"1"},"value":"x","content_type":"text/plain; charset=utf-8"}]}"#,
+    );
+    assert_eq!(batch.items[0].value.bytes, "x");
+    refused::<PublishBatch>(r#"{"items":[{"vaule":"x"}]}"#, "unknown field `vaule`");
+    refused::<PublishBatch>(r#"{"items":[{"key":"x"}]}"#, "value");
+    let message = r#""topic":"orders","seq":5,"revision":41,"time":"2026-11-22T05:40:11Z","key":"a","value":{"b": 1.0},"content_type":"application/json","headers":{"trace":"1"},"expires_at":"2026-11-22T05:40:16Z""#;
+    golden::<TopicMessage>(&format!("{{{message}}}"));
+    golden::<TopicMessage>(
+        r#"{"topic":"orders.dead","seq":1,"revision":43,"time":"2026-11-22T05:40:11Z","value_base64":"AP8=","content_type":"application/octet-stream","dead":{"topic":"orders","seq":5,"subject":"orders","subscription":"mailer","deliveries":5,"reason":"no such address"}}"#,
+    );
+    golden::<TopicMessages>(&format!(
+        r#"{{"items":[{{{message}}}],"after":5,"more":true,"gap":{{"from":1,"to":4}},"revision":43}}"#
+    ));
+    let delivery =
+        format!(r#"{{"receipt":"r1:x","deliveries":2,"visible_until":"2026-11-22T05:41:11Z",{message}}}"#);
+    golden::<TopicDelivery>(&delivery);
+    refused::<TopicDelivery>(&format!("{{{message}}}"), "receipt is missing");
+    golden::<TopicReceived>(&format!(
+        r#"{{"items":[{delivery}],"acks":[{{"receipt":"r1:y","settled":false}}],"session":"7587d8aa00000001","valid_for":"15s","revision":44}}"#
+    ));
+    golden::<TopicSettled>(r#"{"results":[{"receipt":"r1:x","settled":true}],"revision":45}"#);
+    golden::<TopicReceipts>(r#"{"receipts":["r1:x"]}"#);
+    golden::<SubscriptionConfig>(
+        r#"{"from":"first","mode":"exclusive","filter":"a.*","visibility":"30s","max_deliveries":5,"dead_letter":"lost"}"#,
+    );
+    golden::<Subscription>(
+        r#"{"name":"mailer","topic":"orders.>","mode":"shared","visibility":"30s","max_deliveries":5,"dead_letter":"mailer.dead","after":41,"lag":10000,"lag_is_more":true,"oldest":"2026-11-22T05:40:11Z","in_flight":1,"returned":0,"delivered":3,"acked":2,"dead":0,"gaps":0,"created":"2026-11-22T05:40:11Z"}"#,
+    );
+    for frame in [
+        format!(r#"{{"type":"change","revision":41,"after":5,"events":[{{{message}}}]}}"#),
+        r#"{"type":"synced","revision":41,"after":5}"#.to_owned(),
+        r#"{"type":"progress","revision":42,"after":5}"#.to_owned(),
+        r#"{"type":"gap","from":1,"to":4}"#.to_owned(),
+        r#"{"type":"lagged","after":5}"#.to_owned(),
+        r#"{"type":"bye","reason":"shutdown","after":5}"#.to_owned(),
+    ] {
+        golden::<TopicFrame>(&frame);
+    }
+    assert_eq!(
+        serde_json::from_str::<TopicFrame>(r#"{"type":"of_the_future"}"#).unwrap(),
+        TopicFrame::Other { kind: "of_the_future".into() }
+    );
+    refused::<TopicFrame>(r#"{"type":"synced","revision":41}"#, "after");
+}
+
+#[test]
 fn counters_and_latches() {
     golden::<Counter>(r#"{"name":"sold","value":-3,"mod_revision":41}"#);
     golden::<Counted>(r#"{"value":100,"previous":0,"revision":41}"#);

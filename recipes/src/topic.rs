@@ -22,6 +22,7 @@
 mod delivery;
 mod log;
 mod read;
+mod receive;
 mod retention;
 mod subject;
 mod subscription;
@@ -40,16 +41,16 @@ pub use delivery::{Dead, Delivery, Nack, RECEIPTS, RECEIVE, Receipt, Receive, Re
 use log::Topic;
 pub use log::{Log, MESSAGE_OVERHEAD, Place};
 pub use read::{
-    Ahead, Found, Reach, Shown, ahead, before_last, before_time, lost, message, messages, names, newest,
-    oldest, shown,
+    Ahead, Found, Reach, Shown, ahead, before_last, before_time, losses, lost, message, messages, names,
+    newest, oldest, shown,
 };
 use retention::Came;
 pub use retention::{Overflow, PER_KEY, Retention};
 pub use subject::{covers, is_pattern, is_subject, is_topic};
 use subscription::Part;
 pub use subscription::{
-    DELIVERIES, IN_FLIGHT_MAX, Mode, Name, SUBSCRIPTIONS, Settings, Start, Subscription, VISIBILITY_MS,
-    consumer, dead_letter, lag, names as subscriptions, show, wake,
+    DELIVERIES, IN_FLIGHT_MAX, Mode, Name, Pending, SUBSCRIPTIONS, Settings, Start, Subscription,
+    VISIBILITY_MS, consumer, dead_letter, lag, names as subscriptions, pending, show, wake,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -224,7 +225,7 @@ pub(crate) fn apply(txn: &mut Txn<'_>, _: &Principal, operation: Operation) -> R
         Operation::Subscribe(name, settings, start) => subscription::subscribe(txn, &name, settings, start),
         Operation::Unsubscribe(name) if subscription::unsubscribe(txn, &name) => Ok(Outcome::Unsubscribed),
         Operation::Unsubscribe(_) => Err(Refusal::NoSubscription.into()),
-        Operation::Receive(receive) => delivery::receive(txn, &receive),
+        Operation::Receive(receive) => receive::receive(txn, &receive),
         Operation::Settle(name, receipts, how) => delivery::settle(txn, &name, &receipts, &how),
         Operation::Seek(name, start) => subscription::seek(txn, &name, start),
     }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::http::problem::{Answer, Refused};
 use crate::http::validity::Renewals;
+use crate::lines::Lines;
 use crate::metrics::Metrics;
 use crate::pools::Pools;
 
@@ -33,6 +34,9 @@ pub struct Shared {
     pub renewals: Renewals,
     /// What picks come from.
     pub pools: Pools,
+
+    /// Receivers that wait, by what they receive from.
+    pub receivers: Lines,
     pub requests: Bound,
     pub waiters: Bound,
     pub streams: Bound,
@@ -60,6 +64,8 @@ impl Edge {
             hosts,
             renewals: Renewals::default(),
             pools: Pools::default(),
+
+            receivers: Lines::default(),
             requests: Bound::new(config.max_requests),
             waiters: Bound::new(config.max_waiters),
             streams: Bound::new(config.max_streams),

@@ -10,6 +10,7 @@ pub mod telemetry;
 
 mod accept;
 mod join;
+mod lines;
 mod metrics;
 mod pools;
 mod start;

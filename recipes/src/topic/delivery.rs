@@ -1,31 +1,23 @@
-//! Deliveries of a subscription: receive, then acknowledge, give back, or renew, by receipt.
+//! Deliveries of a subscription: acknowledged, given back or renewed, by receipt; and how they come back or die.
 
 use std::sync::Arc;
 
 use coracle_store::command::Attach;
-use coracle_store::limits::{HOLDS, NAME_BYTES};
+use coracle_store::limits::NAME_BYTES;
 use coracle_store::{
     Cause, ContentType, Key, Millis, Record, Refusal as StoreRefusal, Revision, SessionId, Timestamp, Txn,
 };
 use minicbor::{Decode, Encode};
 
 use super::log::{Log, Place, Topic, decoded, put};
-use super::read::{self, Found, Reach};
+use super::read::{self, Found};
 use super::retention::{self, Came};
-use super::subscription::{
-    IN_FLIGHT_MAX, InFlight, Mode, Name, Part, Returned, Subscriber, Subscription, VISIBILITY_MS,
-};
+use super::subscription::{InFlight, Name, Part, Returned, Subscriber, Subscription, VISIBILITY_MS};
 use super::{Draft, FAMILY, Message, Outcome, Refusal};
 use crate::{bounded, encoded, timer};
 
 /// Messages of one receive.
 pub const RECEIVE: usize = 100;
-/// Bodies of one receive, unless one alone is larger.
-const BODIES: usize = 1024 * 1024;
-/// Messages and publishes that one receive looks at.
-const LOOKS: usize = 1_024;
-/// Topics of a pattern that one receive looks at to tell of a loss.
-const TOPICS: usize = 64;
 /// Receipts of one call.
 pub const RECEIPTS: usize = 1_000;
 
@@ -36,6 +28,19 @@ pub struct Receipt {
     pub place: Place,
     #[n(1)]
     pub delivered: Revision,
+}
+
+impl Receipt {
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        encoded(self)
+    }
+
+    /// What [`Receipt::encode`] wrote; `None` if it did not.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        minicbor::decode(bytes).ok().filter(|receipt: &Self| receipt.encode() == bytes)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -139,153 +144,6 @@ pub struct Dead {
     pub reason: Box<str>,
 }
 
-pub(super) fn receive(txn: &mut Txn<'_>, wanted: &Receive) -> Result<Outcome, StoreRefusal> {
-    let Receive { from, attach, max, visibility, acks, ack } = wanted;
-    let max = usize::try_from(*max).unwrap_or(usize::MAX);
-    bounded("max", max, 1, RECEIVE)?;
-    bounded("acks", acks.len(), 0, RECEIPTS)?;
-    visibility.map_or(Ok(()), check_visibility)?;
-    let subscriber = from.subscriber();
-    let Some(mut subscription) = subscriber.load(txn.view()) else {
-        return Err(Refusal::NoSubscription.into());
-    };
-    let before = subscription.clone();
-    let mut receiving = Receiving { subscriber, session: txn.attach(attach, None)?, until: None, kept: !ack };
-    receiving.become_consumer(txn, &subscription)?;
-    receiving.until = match (visibility, receiving.session) {
-        (Some(visibility), _) if receiving.kept => Some(txn.now().after(*visibility)),
-        (_, Some(_)) => None,
-        (_, None) if *ack => None,
-        (_, None) => Some(txn.now().after(subscription.settings.visibility)),
-    };
-    let acked =
-        acks.iter().map(|receipt| acknowledge(txn, &receiving.subscriber, &mut subscription, *receipt));
-    let acks = acked.collect();
-    let max = max.min(receiving.hands(txn));
-    let mut deliveries = receiving.again(txn, &mut subscription, max)?;
-    let gap = told(txn, from, &mut subscription);
-    let left = max - deliveries.len();
-    let unsettled = subscription.in_flight + subscription.returned;
-    let room = usize::try_from(IN_FLIGHT_MAX.saturating_sub(unsettled)).unwrap_or(usize::MAX);
-    if room == 0 && deliveries.is_empty() {
-        return Err(Refusal::TooManyInFlight(IN_FLIGHT_MAX).into());
-    }
-    let mut more = false;
-    if left.min(room) > 0 {
-        let reach = Reach { messages: left.min(room), bytes: BODIES, looks: LOOKS, whole: false };
-        let ahead = read::matching(txn.view(), &from.subject, subscription.cursor, reach, |message| {
-            subscription.takes(from, message)
-        });
-        more = !ahead.end && ahead.found.is_empty() && deliveries.is_empty();
-        subscription.cursor = ahead.upto;
-        for found in ahead.found {
-            deliveries.push(receiving.hand_out(txn, &mut subscription, found, 1)?);
-        }
-    }
-    if subscription != before {
-        receiving.subscriber.store(txn, &subscription);
-    }
-    Ok(Outcome::Received(Received { deliveries, acks, more, gap, session: receiving.session }))
-}
-
-struct Receiving<'n> {
-    subscriber: Subscriber<'n>,
-    session: Option<SessionId>,
-    until: Option<Timestamp>,
-    /// To be acknowledged.
-    kept: bool,
-}
-
-impl Receiving<'_> {
-    /// Of an exclusive subscription: be the one consumer, or be refused.
-    fn become_consumer(&self, txn: &mut Txn<'_>, subscription: &Subscription) -> Result<(), StoreRefusal> {
-        if subscription.settings.mode == Mode::Shared {
-            return Ok(());
-        }
-        let Some(session) = self.session else { return Err(Refusal::NeedsSession.into()) };
-        let key = self.subscriber.consumer();
-        match txn.get(&key).map(|record| (record.session, record.mod_revision)) {
-            Some((Some(other), since)) if other != session => Err(Refusal::Consumed(other, since).into()),
-            Some(_) => Ok(()),
-            None => {
-                txn.put(key, encoded(txn.now()).into(), ContentType::Binary, Some(session));
-                Ok(())
-            }
-        }
-    }
-
-    /// How much the session can still hold.
-    fn hands(&self, txn: &Txn<'_>) -> usize {
-        let Some(session) = self.session.filter(|_| self.kept) else { return usize::MAX };
-        HOLDS.saturating_sub(txn.view().attached(session).count())
-    }
-
-    /// Hand out again what came back.
-    fn again(
-        &self,
-        txn: &mut Txn<'_>,
-        subscription: &mut Subscription,
-        max: usize,
-    ) -> Result<Vec<Delivery>, StoreRefusal> {
-        let (mut deliveries, mut bytes) = (Vec::new(), 0);
-        for _ in 0..LOOKS {
-            let Some((place, returned)) = self.subscriber.first_returned(txn.view()) else { break };
-            if deliveries.len() == max || bytes >= BODIES {
-                break;
-            }
-            txn.delete(&self.subscriber.returned(place), Cause::Command);
-            subscription.returned -= 1;
-            // Retention may have taken it meanwhile.
-            let Some(found) = read::message(txn.view(), &returned.topic, place.seq) else {
-                subscription.gaps += 1;
-                continue;
-            };
-            bytes += found.message.body.len();
-            deliveries.push(self.hand_out(txn, subscription, found, returned.deliveries + 1)?);
-        }
-        Ok(deliveries)
-    }
-
-    fn hand_out(
-        &self,
-        txn: &mut Txn<'_>,
-        subscription: &mut Subscription,
-        found: Found,
-        deliveries: u64,
-    ) -> Result<Delivery, StoreRefusal> {
-        let Found { topic, place, content_type, message } = found;
-        let (topic, delivered) = (Box::from(&*topic), txn.revision());
-        subscription.delivered += 1;
-        if self.kept {
-            if let Some(session) = self.session {
-                txn.attach(&Attach::Session(session), None)?;
-            }
-            let delivery = InFlight { topic: Box::clone(&topic), deliveries, delivered, until: self.until };
-            let key = self.subscriber.in_flight(place);
-            txn.put(key, encoded(&delivery).into(), ContentType::Binary, self.session);
-            if let Some(at) = self.until {
-                timer::set(txn, at, FAMILY, &self.subscriber.alarm(place));
-            }
-            subscription.in_flight += 1;
-        } else {
-            subscription.acked += 1;
-        }
-        let (receipt, until) = (Receipt { place, delivered }, self.until);
-        Ok(Delivery { receipt, topic, deliveries, content_type, message, until })
-    }
-}
-
-/// Tell of a loss once.
-fn told(txn: &Txn<'_>, name: &Name, subscription: &mut Subscription) -> Option<(u64, u64)> {
-    let (from, to) = read::lost(txn.view(), &name.subject, subscription.cursor, TOPICS)?;
-    if to <= subscription.gap_told {
-        return None;
-    }
-    let from = from.max(subscription.gap_told);
-    (subscription.gap_told, subscription.gaps) = (to, subscription.gaps + 1);
-    Some((from, to))
-}
-
 /// Settle deliveries; answers which of the receipts were of current ones. The others change nothing.
 pub(super) fn settle(
     txn: &mut Txn<'_>,
@@ -347,7 +205,7 @@ fn take(
     Some(delivery)
 }
 
-fn acknowledge(
+pub(super) fn acknowledge(
     txn: &mut Txn<'_>,
     subscriber: &Subscriber<'_>,
     subscription: &mut Subscription,
@@ -482,7 +340,7 @@ fn bury(
     topic.settle(txn, log);
 }
 
-fn check_visibility(visibility: Millis) -> Result<(), StoreRefusal> {
+pub(super) fn check_visibility(visibility: Millis) -> Result<(), StoreRefusal> {
     let ms = |bound: u64| usize::try_from(bound).unwrap_or(usize::MAX);
     bounded("visibility", ms(visibility.0), ms(*VISIBILITY_MS.start()), ms(*VISIBILITY_MS.end()))
 }

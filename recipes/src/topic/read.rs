@@ -35,6 +35,8 @@ pub struct Ahead {
     pub found: Vec<Found>,
     /// All up to here was looked at.
     pub upto: Place,
+    /// Messages and publishes looked at.
+    pub looked: usize,
     /// Nothing more is there now.
     pub end: bool,
 }
@@ -68,7 +70,7 @@ pub(super) fn matching(
     let now = view.now();
     let wanted = |message: &Message| message.expires.is_none_or(|at| at > now) && wanted(message);
     let mut looking =
-        Looking { reach, ahead: Ahead { found: Vec::new(), upto: after, end: false }, looks: 0, bytes: 0 };
+        Looking { reach, ahead: Ahead { found: Vec::new(), upto: after, looked: 0, end: false }, bytes: 0 };
     if !subject::is_pattern(subject) {
         let name: Arc<str> = subject.into();
         for (seq, record) in Topic::new(subject).from(view, after.seq.saturating_add(1)) {
@@ -106,7 +108,6 @@ pub(super) fn matching(
 struct Looking {
     reach: Reach,
     ahead: Ahead,
-    looks: usize,
     bytes: usize,
 }
 
@@ -116,7 +117,7 @@ impl Looking {
         if self.reach.whole && next == self.ahead.upto.revision {
             return true;
         }
-        self.looks < self.reach.looks
+        self.ahead.looked < self.reach.looks
             && self.ahead.found.len() < self.reach.messages
             && self.bytes < self.reach.bytes
     }
@@ -133,7 +134,7 @@ impl Looking {
             return false;
         }
         let message: Message = decoded(&record.value);
-        self.looks += 1;
+        self.ahead.looked += 1;
         let place = Place { revision: record.mod_revision, number: message.number, seq };
         self.ahead.upto = place;
         if wanted(&message) {
@@ -148,7 +149,7 @@ impl Looking {
         if !self.goes_on(end.revision) {
             return false;
         }
-        self.looks += 1;
+        self.ahead.looked += 1;
         self.ahead.upto = end;
         true
     }
@@ -195,6 +196,13 @@ pub fn lost(view: View<'_>, subject: &str, after: Place, topics: usize) -> Optio
         last = Some(name);
     }
     (newest > from).then_some((from.0, newest.0))
+}
+
+/// Revision of the newest message of any topic that retention took: a reader of a pattern that is there has lost
+/// nothing.
+#[must_use]
+pub fn losses(view: View<'_>) -> Revision {
+    log::floor(view)
 }
 
 /// Behind all that a subject covers now.

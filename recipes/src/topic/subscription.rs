@@ -312,6 +312,36 @@ pub fn lag(
     (ahead.found.len(), ahead.found.first().map(|found| found.message.time))
 }
 
+/// Whether a receive would hand something out, looking at most at so many messages behind `after`, which is the cursor
+/// or what an earlier look came to.
+#[must_use]
+pub fn pending(
+    view: View<'_>,
+    name: &Name,
+    subscription: &Subscription,
+    after: Place,
+    looks: usize,
+) -> Pending {
+    if subscription.returned > 0 {
+        return Pending { ready: true, upto: after, looked: 0, end: true };
+    }
+    let reach = read::Reach { messages: 1, bytes: usize::MAX, looks, whole: false };
+    let wanted = |message: &super::Message| subscription.takes(name, message);
+    let read::Ahead { found, upto, looked, end } = read::matching(view, &name.subject, after, reach, wanted);
+    Pending { ready: !found.is_empty(), upto, looked, end }
+}
+
+/// What [`pending`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pending {
+    pub ready: bool,
+    /// Nothing for this subscription is up to here.
+    pub upto: Place,
+    pub looked: usize,
+    /// Nothing more is there now.
+    pub end: bool,
+}
+
 impl Subscription {
     /// Whether a message is for this subscription: not what it gave up itself.
     pub(super) fn takes(&self, name: &Name, message: &super::Message) -> bool {

@@ -128,6 +128,8 @@ fn frees(method: &Method, path: &str) -> bool {
     *method == Method::DELETE
         || path.ends_with("/renew")
         || path.ends_with("/release")
+        || path.ends_with("/ack")
+        || path.ends_with("/nack")
         || matches!(path, "/livez" | "/readyz" | "/metrics" | "/version" | "/v1/cluster")
 }
 

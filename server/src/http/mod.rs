@@ -41,7 +41,12 @@ mod service_form;
 mod service_read;
 mod session;
 mod session_list;
+
+mod subscription;
 mod topic;
+mod topic_read;
+mod topic_receive;
+mod topic_stream;
 mod turn;
 mod txn;
 mod watch;

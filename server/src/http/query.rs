@@ -13,7 +13,7 @@ use super::problem::{Answer, Refused, bad_query};
 const PARAMETERS: usize = 64;
 
 /// Parameters that may be given more than once.
-const REPEATED: &[&str] = &["if_held", "tag", "exclude"];
+const REPEATED: &[&str] = &["if_held", "tag", "exclude", "receipt", "acks"];
 
 /// The query of a URI. Parameters are taken by name; what is left at the end is unknown and refused, so that a
 /// typo is never silent.

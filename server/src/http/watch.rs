@@ -27,7 +27,7 @@ const BATCH_BYTES: usize = 64 * 1024;
 const CHUNK: usize = 256;
 const CHUNK_BYTES: usize = 256 * 1024;
 
-const HEARTBEAT: Span = match Span::from_secs(15) {
+pub const HEARTBEAT: Span = match Span::from_secs(15) {
     Some(span) => span,
     None => panic!("fifteen seconds are a span"),
 };

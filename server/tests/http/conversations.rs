@@ -205,6 +205,10 @@ impl Talk {
             ("lost", "<time>"),
             ("leaves", "<time>"),
             ("breaks", "<time>"),
+            ("first_time", "<time>"),
+            ("oldest", "<time>"),
+            ("visible_until", "<time>"),
+            ("expires_at", "<time>"),
             ("next_cursor", "<cursor>"),
         ] {
             let before = format!("\"{member}\":\"");
@@ -266,5 +270,5 @@ macro_rules! conversations {
 
 conversations! {
     kv kv_lists kv_history txn sessions session_losses session_liveness locks lock_line watch events idempotency browser bad_input
-    operations counters latches groups services barriers
+    operations counters latches groups services barriers topics topic_streams subscriptions
 }

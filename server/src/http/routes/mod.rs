@@ -10,6 +10,7 @@ mod kv;
 mod locks;
 mod services;
 mod sessions;
+mod topics;
 
 use super::endpoint::Family;
 
@@ -21,6 +22,7 @@ pub fn families() -> Vec<Family> {
         services::family(),
         locks::family(),
         barriers::family(),
+        topics::family(),
         counters::latches(),
         counters::counters(),
         groups::family(),
