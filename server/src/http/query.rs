@@ -1,6 +1,7 @@
 //! ① The parameters of a request: each known, each given once, all bytes until asked for as something.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use coracle_api::{Code, Problem, Span};
@@ -21,6 +22,9 @@ const REPEATED: &[&str] = &["if_held", "tag", "exclude", "receipt", "acks"];
 pub struct Query {
     uri: Uri,
     params: Vec<Param>,
+    /// The names asked for so far, each at the end of a line: what an unknown one could have been. Empty if no parameter
+    /// was given.
+    asked: String,
 }
 
 #[derive(Debug)]
@@ -35,7 +39,7 @@ impl Query {
     /// # Errors
     /// Too many parameters, or one given twice that is not [`REPEATED`].
     pub fn parse(uri: &Uri) -> Answer<Self> {
-        let Some(text) = uri.query() else { return Ok(Self { uri: Uri::default(), params: Vec::new() }) };
+        let Some(text) = uri.query() else { return Ok(Self::default()) };
         let mut params: Vec<Param> = Vec::new();
         let mut start = 0;
         for part in text.split('&') {
@@ -54,7 +58,7 @@ impl Query {
             }
             start = end + 1;
         }
-        Ok(Self { uri: uri.clone(), params })
+        Ok(Self { uri: uri.clone(), params, asked: String::new() })
     }
 
     /// Whether one of these parameters was given.
@@ -67,7 +71,16 @@ impl Query {
         self.take(name).map(Cow::into_owned)
     }
 
+    /// Remember what is asked for, for the one who gave something else.
+    fn ask(&mut self, name: &str) {
+        if !self.params.is_empty() {
+            self.asked.push_str(name);
+            self.asked.push('\n');
+        }
+    }
+
     fn take(&mut self, name: &str) -> Option<Cow<'_, [u8]>> {
+        self.ask(name);
         let query = self.uri.query().unwrap_or_default();
         let param = self.params.iter_mut().find(|p| !p.taken && p.name == name)?;
         param.taken = true;
@@ -101,17 +114,21 @@ impl Query {
     /// # Errors
     /// A value that is not UTF-8.
     pub fn under(&mut self, prefix: &str) -> Answer<Vec<(String, String)>> {
+        self.ask(&format!("{prefix}*"));
+        let query = self.uri.query().unwrap_or_default();
         let mut found = Vec::new();
-        while let Some(param) = self.params.iter().find(|p| !p.taken && p.name.starts_with(prefix)) {
-            let name = param.name.to_string();
-            let value = self.text(&name)?.unwrap_or_default();
-            found.push((name[prefix.len()..].to_owned(), value));
+        for param in self.params.iter_mut().filter(|p| !p.taken && p.name.starts_with(prefix)) {
+            param.taken = true;
+            let value = String::from_utf8(decode(&query[param.value.clone()]).into_owned());
+            let value = value.map_err(|_| bad_query(&param.name, "not UTF-8"))?;
+            found.push((param.name[prefix.len()..].to_owned(), value));
         }
         Ok(found)
     }
 
     /// Whether a parameter is given with just this value; any other is left for somebody else to take.
     pub fn takes(&mut self, name: &str, value: &[u8]) -> bool {
+        self.ask(name);
         let query = self.uri.query().unwrap_or_default();
         let found = self.params.iter_mut().find(|p| !p.taken && p.name == name);
         let Some(param) = found.filter(|p| *decode(&query[p.value.clone()]) == *value) else { return false };
@@ -178,6 +195,7 @@ impl Query {
                 format!("the parameter is not known here name={}", param.name),
             )
             .with("name", &param.name)
+            .with("known", self.asked.lines().collect::<BTreeSet<_>>())
             .into()),
         }
     }
@@ -304,6 +322,7 @@ mod tests {
         assert!(detail(query.word("w", &[("a", ()), ("b", ())])).contains("one of a, b"));
         let problem = query.done().unwrap_err().0;
         assert_eq!((problem.code, &problem.extra["name"]), (Code::UnknownParameter, &"whatch".into()));
+        assert_eq!(problem.extra["known"], serde_json::json!(["big", "f", "m", "n", "t", "u", "w"]));
     }
 
     #[test]

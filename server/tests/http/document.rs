@@ -213,7 +213,8 @@ fn example(path: &str, operation: &Value, also: Option<&Value>, extra: &str, ses
         }
     }
     let with = also.and_then(|param| param["x-with"].as_str()).unwrap_or_default();
-    for (name, value) in [with, extra].iter().filter_map(|pair| pair.split_once('=')) {
+    let pairs = with.split('&').chain(extra.split('&'));
+    for (name, value) in pairs.filter_map(|pair| pair.split_once('=')) {
         if !query.iter().any(|(known, _)| known == name) {
             query.push((name.to_owned(), value.to_owned()));
         }
@@ -262,11 +263,38 @@ async fn wrong_parameters(
 ) -> Vec<String> {
     let mut wrong = Vec::new();
     let needs = operation["x-needs"].as_str().unwrap_or_default();
-    let mut unknown = example(path, operation, None, needs, session);
-    unknown.target.push_str("&whatch=1");
-    let told = asked_alone(address, method, &unknown).await;
-    if method != "HEAD" && !told.contains("unknown_parameter") {
-        wrong.push(format!("{method} {}: {told}", unknown.target));
+    let params = operation["parameters"].as_array().unwrap();
+    // What goes with one thing asked for does not go with another: ask for each.
+    let with = params.iter().filter_map(|param| param["x-with"].as_str());
+    let of_one_key: &[&str] = if path == "/v1/kv" { &["key=a", "history=true"] } else { &[] };
+    let with: BTreeSet<&str> = with.chain(of_one_key.iter().copied()).chain([""]).collect();
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    for with in with {
+        let extra =
+            if needs.is_empty() || with == "key=a" { with.to_owned() } else { format!("{needs}&{with}") };
+        let mut unknown = example(path, operation, None, &extra, session);
+        unknown.target.push_str("&whatch=1");
+        let told = asked_alone(address, method, &unknown).await;
+        let problem: Value = serde_json::from_str(&told).unwrap_or_default();
+        let is_told = problem["code"] == "unknown_parameter";
+        // The rest of a HEAD is not to be seen.
+        if method != "HEAD" && with.is_empty() && !is_told {
+            wrong.push(format!("{method} {}: {told}", unknown.target));
+        }
+        known.extend(
+            problem["known"].as_array().into_iter().flatten().filter_map(|n| Some(n.as_str()?.to_owned())),
+        );
+    }
+    let documented: BTreeSet<String> = params
+        .iter()
+        .filter(|param| param["in"] == "query")
+        .filter_map(|param| param["name"].as_str())
+        .map(|name| name.split_once('.').map_or(name.to_owned(), |(before, _)| format!("{before}.*")))
+        .collect();
+    if method != "HEAD" && known != documented {
+        let (missing, too_much) = (known.difference(&documented), documented.difference(&known));
+        let (missing, too_much): (Vec<_>, Vec<_>) = (missing.collect(), too_much.collect());
+        wrong.push(format!("{method} {path}: taken, not documented: {missing:?}; the reverse: {too_much:?}"));
     }
     for param in operation["parameters"].as_array().unwrap().iter().filter(|param| param["in"] != "path") {
         let mut answers = Vec::new();

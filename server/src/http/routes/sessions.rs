@@ -29,7 +29,7 @@ pub fn family() -> Family {
 fn rows() -> Vec<Endpoint> {
     vec![
         get("/v1/sessions", session_list::list).says("List sessions.")
-            .takes(&[PREFIX]).pages().waits().watches::<Session>().answers::<Page<Session>>(200),
+            .takes(&[PREFIX.says("Only ids that begin with this.").example("75")]).pages().waits().watches::<Session>().answers::<Page<Session>>(200),
         post("/v1/sessions", session::open).says("Open a session.")
             .more("With `hold=true` the answer is a stream, and the session lives as long as the connection.")
             .takes(&[TTL_HERE, NAME, HOLD, ON_DISCONNECT]).changes().json::<SessionCreate>()
