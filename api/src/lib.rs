@@ -10,6 +10,7 @@ mod barrier;
 mod cluster;
 mod code;
 mod counter;
+mod fence;
 mod frame;
 mod group;
 mod id;
@@ -36,6 +37,7 @@ pub use barrier::{Barrier, BarrierConfig, BarrierKind, Entered, Entering, Gate, 
 pub use cluster::{Cluster, Member, MemberAdd, MemberAdded, MemberState, Role, Version};
 pub use code::{Code, Effect, Retry, UnknownCode};
 pub use counter::{Counted, Counter};
+pub use fence::{Fence, FencePassed};
 pub use frame::{ByeReason, Event, Frame, HoldFrame};
 pub use group::{Group, GroupMember, Joined, Left};
 pub use id::{InvalidSessionId, SessionId};

@@ -120,6 +120,13 @@ fn counters_and_latches() {
 }
 
 #[test]
+fn fences() {
+    golden::<Fence>(r#"{"name":"printer-7","token":811,"mod_revision":812}"#);
+    golden::<FencePassed>(r#"{"token":812,"previous":811,"revision":813}"#);
+    golden::<FencePassed>(r#"{"token":812,"revision":813}"#);
+}
+
+#[test]
 fn barriers() {
     golden::<BarrierConfig>(r#"{"kind":"cyclic","parties":3,"timeout":"1m"}"#);
     golden::<BarrierConfig>(r#"{"kind":"double","exact":false,"members":["api","db"]}"#);

@@ -12,6 +12,7 @@ pub mod barrier;
 mod contenders;
 pub mod counter;
 mod declared;
+pub mod fence;
 pub mod group;
 pub mod latch;
 pub mod lock;
@@ -119,6 +120,7 @@ recipes! {
     7 Latch latch;
     8 Counter counter;
     9 Group group;
+    10 Fence fence;
 }
 
 /// Every recipe's conditions, for `If-Held` and for transactions.

@@ -5,6 +5,8 @@ mod barrier_words;
 mod counter_model;
 mod counter_words;
 mod driver;
+mod fence_model;
+mod fence_words;
 mod golden;
 mod group_model;
 mod group_words;

@@ -21,6 +21,7 @@ use datadriven::TestCase;
 const RECIPES: &[&dyn Speech] = &[
     &crate::barrier_words::Words,
     &crate::counter_words::Words,
+    &crate::fence_words::Words,
     &crate::group_words::Words,
     &crate::latch_words::Words,
     &crate::lock_words::Words,

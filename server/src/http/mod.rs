@@ -16,6 +16,7 @@ mod counter;
 mod cursor;
 mod endpoint;
 mod events;
+mod fence;
 mod frame;
 mod group;
 mod hold;

@@ -201,6 +201,7 @@ pub fn refused(refusal: &Refusal, revision: Revision) -> Refused {
             Ok(coracle_recipes::Refusal::Counter(refusal)) => super::counter::problem(&refusal),
             Ok(coracle_recipes::Refusal::Service(refusal)) => super::service::problem(&refusal),
             Ok(coracle_recipes::Refusal::Group(refusal)) => super::group::problem(&refusal),
+            Ok(coracle_recipes::Refusal::Fence(refusal)) => super::fence::problem(&refusal),
             Ok(coracle_recipes::Refusal::Topic(refusal)) => super::topic::problem(&refusal),
             Err(_) => Problem::new(Code::Internal, "the log answered a refusal this version does not know"),
         },

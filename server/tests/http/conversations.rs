@@ -274,6 +274,28 @@ macro_rules! conversations {
 }
 
 conversations! {
-    kv kv_lists kv_history txn sessions session_losses session_liveness locks lock_line watch events idempotency browser bad_input
-    operations counters latches groups services barriers topics topic_streams subscriptions
+    kv
+    kv_lists
+    kv_history
+    txn
+    sessions
+    session_losses
+    session_liveness
+    locks
+    lock_line
+    watch
+    events
+    idempotency
+    browser
+    bad_input
+    operations
+    counters
+    latches
+    groups
+    services
+    barriers
+    topics
+    topic_streams
+    subscriptions
+    fences
 }

@@ -5,6 +5,7 @@
 mod barriers;
 mod cluster;
 mod counters;
+mod fences;
 mod groups;
 mod kv;
 mod locks;
@@ -26,6 +27,7 @@ pub fn families() -> Vec<Family> {
         counters::latches(),
         counters::counters(),
         groups::family(),
+        fences::family(),
         cluster::cluster_family(),
         cluster::operations_family(),
     ]
