@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::connection::Connection;
-use crate::{child, cluster, dev, events, kv, lock, queue, serve, session, txn};
+use crate::{child, cluster, dev, events, kv, lock, queue, serve, service, session, txn};
 
 /// Coordination service: replicated keys, locks and sessions, driven by plain HTTP.
 #[derive(Debug, Parser)]
@@ -38,6 +38,9 @@ pub enum Command {
     /// Queues: send, receive, work
     #[command(subcommand)]
     Queue(queue::Queue),
+    /// Services: who can be called, and whom to call next
+    #[command(subcommand)]
+    Service(service::Service),
     /// Sessions: what locks and ephemeral keys live with
     #[command(subcommand)]
     Session(session::Session),
@@ -120,6 +123,14 @@ mod tests {
             "coracle queue open gather --signal go --held locks/boss --token 7",
             "coracle queue work mail --parallel 4 -- ./deliver.sh --fast",
             "coracle session new --ttl 1m --name x --hold",
+            "coracle service register web --port 80 --tag a --tag b --meta owner=ann -- ./serve --port 80",
+            "coracle service register db --address db.example --permanent",
+            "coracle service ls",
+            "coracle service show web",
+            "coracle service pick web --strategy sticky --for ann -n 3 --exclude a --exclude b --wait 5s",
+            "coracle service watch web -- ./reload.sh",
+            "coracle service drain web web-1 --deadline 1m",
+            "coracle service config web --protect 0.5",
             "coracle txn file.json",
             "coracle events --family locks",
             "coracle cluster join n4 --peer h:1 --client-url http://h:2",
@@ -148,6 +159,11 @@ mod tests {
             "coracle queue open gather --held locks/boss",
             "coracle serve --what 1",
             "coracle session show nonsense",
+            "coracle service register",
+            "coracle service register web --meta owner",
+            "coracle service register web --permanent -- ./serve",
+            "coracle service pick web --strategy best",
+            "coracle service config web --protect 2",
             "coracle completion tcsh",
         ] {
             let error = parse(line).expect_err(line);

@@ -47,7 +47,7 @@ impl Signals {
         Ok(Self { received: Arc::new(Mutex::new(received)) })
     }
 
-    async fn next(&self) -> Signal {
+    pub async fn next(&self) -> Signal {
         match self.received.lock().await.recv().await {
             Some(signal) => signal,
             None => std::future::pending().await,
@@ -146,7 +146,7 @@ pub async fn run(
 }
 
 /// A command in its own process group may read the terminal only if that is given to its group.
-fn give_terminal(group: Pid) {
+pub fn give_terminal(group: Pid) {
     let stdin = std::io::stdin();
     if stdin.is_terminal() && rustix::termios::tcsetpgrp(&stdin, group).is_ok() {
         // It may have been stopped for trying too early.

@@ -24,6 +24,8 @@ mod progress;
 mod queue;
 mod queue_work;
 mod serve;
+mod service;
+mod service_run;
 mod session;
 mod txn;
 
@@ -65,6 +67,7 @@ fn run(args: Args) -> Result<(), Failure> {
                     Command::Kv(kv) => kv::run(&connection, kv).await,
                     Command::Lock(lock) => lock::run(&connection, lock).await,
                     Command::Queue(queue) => queue::run(&connection, queue).await,
+                    Command::Service(service) => service::run(&connection, service).await,
                     Command::Session(session) => session::run(&connection, session).await,
                     Command::Txn(txn) => txn::run(&connection, txn).await,
                     Command::Events(events) => events::run(&connection, events).await,

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use crate::call::Call;
 use crate::transport::{Answer, Shared, Transport};
 use crate::{
-    Acquire, ClusterApi, Error, Kv, Locks, OpenSession, Queue, Queues, Sessions, TlsOptions, TxnBuilder,
-    WatchBuilder,
+    Acquire, ClusterApi, Error, Kv, Locks, OpenSession, Queue, Queues, Service, Services, Sessions,
+    TlsOptions, TxnBuilder, WatchBuilder,
 };
 
 /// A client of one cluster. Cheap to clone; all clones share connections and the endpoint in use.
@@ -117,6 +117,18 @@ impl Coracle {
     #[must_use]
     pub fn queues(&self) -> Queues {
         Queues::new(self.clone())
+    }
+
+    /// A service: register an instance, pick one, follow them.
+    #[must_use]
+    pub fn service(&self, name: impl Into<String>) -> Service {
+        Service::new(self.clone(), name.into())
+    }
+
+    /// Services of everybody.
+    #[must_use]
+    pub fn services(&self) -> Services {
+        Services::new(self.clone())
     }
 
     /// Changes of all families on one stream. Without a family: of all.

@@ -18,6 +18,7 @@
 //! - several endpoints: it stays with one until that fails, then goes on with the next, with back-off;
 //! - one `Idempotency-Key` per logical change, the same on each retry, so that a retry has one effect;
 //! - streams that resume after a cut without losing or repeating a change, and say when they had to;
+//! - a registration that is renewed, and made again after a loss (`c.service("web").register(..)`);
 //! - a session keeper, and loss told three ways: as an event, by cancelling the guarded block, by an error.
 //!
 //! Deliberately not here: any state machine logic. Waiting lines, tokens and expiry live in the server.
@@ -34,6 +35,8 @@ mod kv;
 mod list;
 mod lock;
 mod queue;
+mod registration;
+mod service;
 mod session;
 mod tls;
 mod transport;
@@ -50,6 +53,8 @@ pub use kv::{Delete, DeleteRange, Get, Kv, Put};
 pub use list::{History, List};
 pub use lock::{Acquire, Locks};
 pub use queue::{Job, Nack, Queue, Queues, Receive, SendMessage};
+pub use registration::{Instance, Registration, RegistrationEnd, RegistrationState};
+pub use service::{Pick, Seen, Service, Services};
 pub use session::{OpenSession, Sessions};
 pub use tls::TlsOptions;
 pub use txn::TxnBuilder;

@@ -6,7 +6,7 @@ use coracle_api::{self as api, Code, Problem, Span};
 use coracle_raft::node::RenewError;
 use coracle_recipes as recipes;
 use coracle_recipes::service::{self, Instance, Named, News, Register, SCALE, SPAN_MS, Status};
-use coracle_store::{Attach, Millis, Revision, SessionId, Store};
+use coracle_store::{Attach, Cause, Millis, Revision, SessionId, Store};
 use http::{StatusCode, header};
 
 use super::call::Call;
@@ -149,7 +149,26 @@ async fn find(call: &Call, named: &Named) -> Answer<Instance> {
     }
     call.barrier().await?;
     let (found, revision) = look();
-    found.map_err(|refusal| problem(&refusal).at_revision(revision.0).into())
+    found.map_err(|refusal| {
+        let problem = problem(&refusal).at_revision(revision.0);
+        match call.edge.node.read(|store| ended(store, named)) {
+            Some(how) if refusal == service::Refusal::NotFound => problem.with("ended", how).into(),
+            _ => problem.into(),
+        }
+    })
+}
+
+/// How an instance that is gone went, while history remembers: who drained or removed it does not want it back.
+fn ended(store: &Store, named: &Named) -> Option<&'static str> {
+    let history = store.key_history(&service::key(&named.service, &named.id));
+    let (_, _, event) = history.last()?;
+    let (_, was, None) = service::told(event)? else { return None };
+    Some(match event.cause {
+        _ if was.is_some_and(|was| was.drain.is_some()) => "drained",
+        Cause::SessionExpired => "expired",
+        Cause::SessionClosed => "session_closed",
+        Cause::Command | Cause::Broken => "deregistered",
+    })
 }
 
 fn alive(store: &Store, named: &Named) -> Result<Instance, service::Refusal> {

@@ -3,6 +3,7 @@
 mod fake;
 mod locks;
 mod retry;
+mod services;
 mod sessions;
 mod tls;
 mod watch;
