@@ -68,7 +68,7 @@ fn resolved() -> Value {
 }
 
 /// Method in capitals, path, operation.
-fn operations() -> Vec<(String, &'static str, &'static Value)> {
+pub fn operations() -> Vec<(String, &'static str, &'static Value)> {
     let mut all = Vec::new();
     for (path, methods) in DOCUMENT["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
@@ -181,13 +181,14 @@ async fn is_what_is_routed() {
 }
 
 /// A request that gives what an operation requires, and one parameter more.
-struct Example {
-    target: String,
-    headers: Vec<(String, String)>,
-    body: String,
+#[derive(Clone)]
+pub struct Example {
+    pub target: String,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
 }
 
-fn example(path: &str, operation: &Value, also: Option<&Value>, extra: &str, session: &str) -> Example {
+pub fn example(path: &str, operation: &Value, also: Option<&Value>, extra: &str, session: &str) -> Example {
     let mut target = path.to_owned();
     let mut query: Vec<(String, String)> = Vec::new();
     let mut headers = Vec::new();

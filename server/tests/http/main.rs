@@ -4,6 +4,7 @@ mod client;
 mod conversations;
 mod document;
 mod framing;
+mod hostile;
 mod limits;
 mod lists;
 mod server;
