@@ -183,7 +183,7 @@ pub struct TopicDelivery {
     /// 1 the first time.
     pub deliveries: u64,
     /// When it comes back if nothing is said. Absent if that is the end of the session.
-    pub visible_until: Option<Instant>,
+    pub until: Option<Instant>,
     pub message: TopicMessage,
 }
 
@@ -195,7 +195,7 @@ struct MessageWire {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deliveries: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    visible_until: Option<Instant>,
+    until: Option<Instant>,
     topic: String,
     seq: u64,
     revision: u64,
@@ -223,7 +223,7 @@ impl From<TopicMessage> for MessageWire {
         Self {
             receipt: None,
             deliveries: None,
-            visible_until: None,
+            until: None,
             topic,
             seq,
             revision,
@@ -252,8 +252,8 @@ impl TryFrom<MessageWire> for TopicMessage {
 
 impl From<TopicDelivery> for MessageWire {
     fn from(delivery: TopicDelivery) -> Self {
-        let TopicDelivery { receipt, deliveries, visible_until, message } = delivery;
-        Self { receipt: Some(receipt), deliveries: Some(deliveries), visible_until, ..message.into() }
+        let TopicDelivery { receipt, deliveries, until, message } = delivery;
+        Self { receipt: Some(receipt), deliveries: Some(deliveries), until, ..message.into() }
     }
 }
 
@@ -263,7 +263,7 @@ impl TryFrom<MessageWire> for TopicDelivery {
     fn try_from(mut wire: MessageWire) -> Result<Self, String> {
         let receipt = wire.receipt.take().ok_or("receipt is missing")?;
         let deliveries = wire.deliveries.ok_or("deliveries is missing")?;
-        Ok(Self { receipt, deliveries, visible_until: wire.visible_until, message: wire.try_into()? })
+        Ok(Self { receipt, deliveries, until: wire.until, message: wire.try_into()? })
     }
 }
 
@@ -488,13 +488,13 @@ pub struct TopicReceipts {
 pub struct SettledReceipt {
     pub receipt: String,
     /// False: it was settled before, or the message was handed out again since; nothing was changed.
-    pub settled: bool,
+    pub ok: bool,
 }
 
 /// What `ack`, `nack` and `renew` answer if at least one receipt was good.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TopicSettled {
-    pub results: Vec<SettledReceipt>,
+    pub items: Vec<SettledReceipt>,
     pub revision: u64,
 }

@@ -74,14 +74,13 @@ fn topics() {
     golden::<TopicMessages>(&format!(
         r#"{{"items":[{{{message}}}],"after":5,"more":true,"gap":{{"from":1,"to":4}},"revision":43}}"#
     ));
-    let delivery =
-        format!(r#"{{"receipt":"r1:x","deliveries":2,"visible_until":"2026-11-22T05:41:11Z",{message}}}"#);
+    let delivery = format!(r#"{{"receipt":"r1:x","deliveries":2,"until":"2026-11-22T05:41:11Z",{message}}}"#);
     golden::<TopicDelivery>(&delivery);
     refused::<TopicDelivery>(&format!("{{{message}}}"), "receipt is missing");
     golden::<TopicReceived>(&format!(
-        r#"{{"items":[{delivery}],"acks":[{{"receipt":"r1:y","settled":false}}],"session":"7587d8aa00000001","valid_for":"15s","revision":44}}"#
+        r#"{{"items":[{delivery}],"acks":[{{"receipt":"r1:y","ok":false}}],"session":"7587d8aa00000001","valid_for":"15s","revision":44}}"#
     ));
-    golden::<TopicSettled>(r#"{"results":[{"receipt":"r1:x","settled":true}],"revision":45}"#);
+    golden::<TopicSettled>(r#"{"items":[{"receipt":"r1:x","ok":true}],"revision":45}"#);
     golden::<TopicReceipts>(r#"{"receipts":["r1:x"]}"#);
     golden::<SubscriptionConfig>(
         r#"{"from":"first","mode":"exclusive","filter":"a.*","visibility":"30s","max_deliveries":5,"dead_letter":"lost"}"#,

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::connection::Connection;
-use crate::{child, cluster, dev, events, kv, lock, queue, serve, service, session, txn};
+use crate::{child, cluster, dev, events, kv, lock, queue, serve, service, session, topic, txn};
 
 /// Coordination service: replicated keys, locks and sessions, driven by plain HTTP.
 #[derive(Debug, Parser)]
@@ -41,6 +41,9 @@ pub enum Command {
     /// Services: who can be called, and whom to call next
     #[command(subcommand)]
     Service(service::Service),
+    /// Topics: publish, subscribe
+    #[command(subcommand)]
+    Topic(topic::Topic),
     /// Sessions: what locks and ephemeral keys live with
     #[command(subcommand)]
     Session(session::Session),
@@ -122,6 +125,12 @@ mod tests {
             "coracle queue peek mail --state in-flight",
             "coracle queue open gather --signal go --held locks/boss --token 7",
             "coracle queue work mail --parallel 4 -- ./deliver.sh --fast",
+            "coracle topic pub orders.paid x --key k --ttl 1h --expect-last-seq 0 --header a=b",
+            "coracle topic sub orders.> --from 2026-11-22T05:40:11Z",
+            "coracle topic config settings --max-per-key 1 --reject",
+            "coracle topic subscription set orders.* ship --from first --exclusive --filter a.*",
+            "coracle topic subscription receive orders.paid mailer --max 10 --wait 20s --ack",
+            "coracle topic subscription nack orders.paid mailer r1:x --delay 1m --fatal",
             "coracle session new --ttl 1m --name x --hold",
             "coracle service register web --port 80 --tag a --tag b --meta owner=ann -- ./serve --port 80",
             "coracle service register db --address db.example --permanent",
@@ -157,6 +166,8 @@ mod tests {
             "coracle queue work mail",
             "coracle queue send mail x --priority 10",
             "coracle queue open gather --held locks/boss",
+            "coracle topic sub orders.paid --from nowhere",
+            "coracle topic sub orders.paid --from first --after 1",
             "coracle serve --what 1",
             "coracle session show nonsense",
             "coracle service register",

@@ -27,6 +27,8 @@ mod serve;
 mod service;
 mod service_run;
 mod session;
+mod subscription;
+mod topic;
 mod txn;
 
 use std::io::Write;
@@ -68,6 +70,7 @@ fn run(args: Args) -> Result<(), Failure> {
                     Command::Lock(lock) => lock::run(&connection, lock).await,
                     Command::Queue(queue) => queue::run(&connection, queue).await,
                     Command::Service(service) => service::run(&connection, service).await,
+                    Command::Topic(topic) => topic::run(&connection, topic).await,
                     Command::Session(session) => session::run(&connection, session).await,
                     Command::Txn(txn) => txn::run(&connection, txn).await,
                     Command::Events(events) => events::run(&connection, events).await,

@@ -12,7 +12,7 @@ use crate::call::Call;
 use crate::transport::{Answer, Shared, Transport};
 use crate::{
     Acquire, ClusterApi, Error, Kv, Locks, OpenSession, Queue, Queues, Service, Services, Sessions,
-    TlsOptions, TxnBuilder, WatchBuilder,
+    TlsOptions, Topic, Topics, TxnBuilder, WatchBuilder,
 };
 
 /// A client of one cluster. Cheap to clone; all clones share connections and the endpoint in use.
@@ -129,6 +129,17 @@ impl Coracle {
     #[must_use]
     pub fn services(&self) -> Services {
         Services::new(self.clone())
+    }
+
+    /// A topic, or a pattern over topics.
+    pub fn topic(&self, name: impl Into<String>) -> Topic {
+        Topic::new(self.clone(), name.into())
+    }
+
+    /// All topics.
+    #[must_use]
+    pub fn topics(&self) -> Topics {
+        Topics::new(self.clone())
     }
 
     /// Changes of all families on one stream. Without a family: of all.

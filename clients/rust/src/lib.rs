@@ -29,6 +29,7 @@ mod client;
 mod cluster;
 mod error;
 mod escape;
+mod follow;
 mod guard;
 mod keeper;
 mod kv;
@@ -39,6 +40,7 @@ mod registration;
 mod service;
 mod session;
 mod tls;
+mod topic;
 mod transport;
 mod txn;
 mod watch;
@@ -57,5 +59,8 @@ pub use registration::{Instance, Registration, RegistrationEnd, RegistrationStat
 pub use service::{Pick, Seen, Service, Services};
 pub use session::{OpenSession, Sessions};
 pub use tls::TlsOptions;
+pub use topic::{
+    Consume, Delivery, MessageUpdate, Messages, Publish, ReceiveFrom, Subscribe, Subscription, Topic, Topics,
+};
 pub use txn::TxnBuilder;
 pub use watch::{Update, Watch, WatchBuilder};

@@ -1,20 +1,17 @@
 //! Watches: streams of changes that survive cuts, and say what happened on the way.
 
-use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use coracle_api::{ByeReason, Frame, Retry, Span};
+use coracle_api::{ByeReason, Frame};
 use futures::stream::{BoxStream, Stream, StreamExt};
 use serde::de::DeserializeOwned;
 
-use crate::backoff::Backoff;
 use crate::call::Call;
 use crate::client::Events;
-use crate::transport::Failure;
+use crate::follow::{Frames, Taken, follow};
 use crate::{Coracle, Error};
 
 /// What a watch tells. Every change appears exactly once, in order, or a [`Update::Gap`] says which are missing.
@@ -98,29 +95,12 @@ impl<I: DeserializeOwned + Send + 'static> WatchBuilder<I> {
     }
 
     fn start(self, position: Position) -> Watch<I> {
-        let mut call =
-            self.call.flag("watch", true).query("heartbeat", Span::from(self.heartbeat).to_string());
-        if self.on_gap_error {
+        let Self { client, mut call, heartbeat, on_gap_error, .. } = self;
+        if on_gap_error {
             call = call.query("on_gap", "error");
         }
-        let reader = Reader {
-            give_up: Some(Instant::now() + self.client.deadline()),
-            client: self.client,
-            call: call.header("accept", "application/x-ndjson"),
-            silence: self.heartbeat.mul_f64(2.5).max(Duration::from_secs(1)),
-            position,
-            backoff: Backoff::default(),
-            open: None,
-            buffer: BytesMut::new(),
-            scanned: 0,
-            ready: VecDeque::new(),
-            new_snapshot: true,
-            ended: false,
-        };
-        let updates = futures::stream::unfold(reader, |mut reader| async move {
-            reader.next().await.map(|update| (update, reader))
-        });
-        Watch { updates: updates.boxed() }
+        let frames = Changes { position, new_snapshot: true, items: PhantomData };
+        Watch { updates: follow(client, call, heartbeat, frames) }
     }
 }
 
@@ -146,136 +126,31 @@ enum Position {
     Snapshot,
 }
 
-type Chunks = BoxStream<'static, reqwest::Result<bytes::Bytes>>;
-
-struct Reader<I> {
-    client: Coracle,
-    call: Call,
-    /// Silence after which the connection counts as dead.
-    silence: Duration,
+/// Frames of a watch, and where it goes on.
+struct Changes<I> {
     position: Position,
-    backoff: Backoff,
-    /// Until the first connection stands: when to stop trying.
-    give_up: Option<Instant>,
-    open: Option<Chunks>,
-    /// Bytes of a line not yet complete; `scanned` of them are known to hold no line end.
-    buffer: BytesMut,
-    scanned: usize,
-    ready: VecDeque<Update<I>>,
     /// The next snapshot chunk begins a new state.
     new_snapshot: bool,
-    ended: bool,
+    items: PhantomData<fn() -> I>,
 }
 
-impl<I: DeserializeOwned> Reader<I> {
-    async fn next(&mut self) -> Option<Result<Update<I>, Error>> {
-        loop {
-            if self.ended {
-                return None;
-            }
-            if let Some(update) = self.ready.pop_front() {
-                return Some(Ok(update));
-            }
-            let step = match self.open.take() {
-                None => self.reconnect().await,
-                Some(chunks) => self.read(chunks).await,
-            };
-            match step {
-                Ok(Some(update)) => return Some(Ok(update)),
-                Ok(None) => {}
-                Err(error) => {
-                    self.ended = true;
-                    return Some(Err(error));
-                }
-            }
+impl<I: DeserializeOwned + Send + 'static> Frames for Changes<I> {
+    type Frame = Frame<I>;
+    type Update = Update<I>;
+
+    fn resume(&self, call: Call) -> Call {
+        match self.position {
+            Position::Now => call.query("initial", "false"),
+            Position::After(revision) => call.query("after", revision.to_string()),
+            Position::Snapshot => call,
         }
     }
 
-    /// Open the stream where the last one ended. A failure that may pass is an update, then another attempt.
-    async fn reconnect(&mut self) -> Result<Option<Update<I>>, Error> {
-        let call = match self.position {
-            Position::Now => self.call.clone().query("initial", "false"),
-            Position::After(revision) => self.call.clone().query("after", revision.to_string()),
-            Position::Snapshot => self.call.clone(),
-        };
-        let transport = &self.client.transport;
-        match transport.open(&call, transport.attempt_timeout).await? {
-            Ok(response) => {
-                self.give_up = None;
-                self.buffer.clear();
-                self.scanned = 0;
-                self.new_snapshot = true;
-                self.open = Some(response.bytes_stream().boxed());
-                Ok(None)
-            }
-            Err(failure) => {
-                let effect = coracle_api::Effect::None;
-                let (passing, pause, detail) = match &failure {
-                    Failure::Broken { detail, .. } | Failure::Untrusted { detail } => {
-                        (true, Duration::ZERO, detail.clone())
-                    }
-                    Failure::Problem { problem, retry_after } => (
-                        matches!(problem.retry, Retry::SameRequest | Retry::OtherNode),
-                        retry_after.unwrap_or_default(),
-                        problem.to_string(),
-                    ),
-                };
-                let pause = pause.max(self.backoff.next());
-                if !passing || self.give_up.is_some_and(|end| Instant::now() + pause >= end) {
-                    return Err(failure.into_error(effect));
-                }
-                tokio::time::sleep(pause).await;
-                Ok(Some(Update::Reconnecting { detail }))
-            }
-        }
+    fn opened(&mut self) {
+        self.new_snapshot = true;
     }
 
-    /// Take what the connection brings next. The connection is put back unless it ended.
-    async fn read(&mut self, mut chunks: Chunks) -> Result<Option<Update<I>>, Error> {
-        match tokio::time::timeout(self.silence, chunks.next()).await {
-            Ok(Some(Ok(chunk))) => {
-                self.buffer.extend_from_slice(&chunk);
-                if self.take_lines()? {
-                    self.open = Some(chunks);
-                }
-                Ok(None)
-            }
-            Ok(Some(Err(error))) => Ok(Some(self.cut(error.to_string()).await)),
-            Ok(None) => Ok(Some(self.cut("the connection was closed".to_owned()).await)),
-            Err(_) => Ok(Some(self.cut("the connection fell silent".to_owned()).await)),
-        }
-    }
-
-    /// The connection is gone. A line it left unfinished is dropped: its revision comes again.
-    async fn cut(&mut self, detail: String) -> Update<I> {
-        self.client.transport.leave_current();
-        tokio::time::sleep(self.backoff.next()).await;
-        Update::Reconnecting { detail }
-    }
-
-    /// Turn all complete lines into updates; false if one of them ended the stream.
-    fn take_lines(&mut self) -> Result<bool, Error> {
-        while let Some(found) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
-            let line = self.buffer.split_to(self.scanned + found);
-            self.buffer.advance(1);
-            self.scanned = 0;
-            if line.iter().all(u8::is_ascii_whitespace) {
-                continue;
-            }
-            let frame = serde_json::from_slice(&line).map_err(|error| {
-                let start: String = String::from_utf8_lossy(&line).chars().take(200).collect();
-                Error::Protocol(format!("{error} frame={start:?}"))
-            })?;
-            if !self.take(frame)? {
-                return Ok(false);
-            }
-        }
-        self.scanned = self.buffer.len();
-        Ok(true)
-    }
-
-    /// Turn a frame into an update; false if it ends the stream.
-    fn take(&mut self, frame: Frame<I>) -> Result<bool, Error> {
+    fn take(&mut self, frame: Frame<I>) -> Result<Taken<Update<I>>, Error> {
         let seen = match self.position {
             Position::After(revision) => Some(revision),
             Position::Now | Position::Snapshot => None,
@@ -284,46 +159,41 @@ impl<I: DeserializeOwned> Reader<I> {
         if let Frame::Change { revision, .. } = &frame
             && seen.is_some_and(|seen| *revision <= seen)
         {
-            return Ok(true);
+            return Ok(Taken::Nothing);
         }
         if let Some(revision) = frame.resume_after() {
             self.position = Position::After(revision.max(seen.unwrap_or(0)));
         }
-        self.backoff.reset();
-        let (update, goes_on) = match frame {
+        Ok(Taken::Update(match frame {
             Frame::Snapshot { revision, items, more } => {
                 let first = std::mem::replace(&mut self.new_snapshot, !more);
                 // Half a snapshot is no state to continue from: after a cut it starts anew.
                 if first && more {
                     self.position = Position::Snapshot;
                 }
-                (Update::Snapshot { revision, items, first, more }, true)
+                Update::Snapshot { revision, items, first, more }
             }
-            Frame::Synced { revision } => (Update::Synced { revision }, true),
-            Frame::Change { revision, time, events } => (Update::Change { revision, time, events }, true),
-            Frame::Progress { revision } => (Update::Progress { revision }, true),
+            Frame::Synced { revision } => Update::Synced { revision },
+            Frame::Change { revision, time, events } => Update::Change { revision, time, events },
+            Frame::Progress { revision } => Update::Progress { revision },
             Frame::Gap { from, to } => {
                 self.new_snapshot = true;
                 self.position = Position::Snapshot;
-                (Update::Gap { from, to }, true)
+                Update::Gap { from, to }
             }
-            Frame::Lagged { revision } => (Update::Lagged { revision }, false),
+            Frame::Lagged { revision } => {
+                return Ok(Taken::Last { update: Update::Lagged { revision }, leave: false });
+            }
             Frame::Bye { reason, .. } => {
-                if reason != ByeReason::Limit {
-                    self.client.transport.leave_current();
-                }
-                (Update::Bye { reason }, false)
+                let leave = reason != ByeReason::Limit;
+                return Ok(Taken::Last { update: Update::Bye { reason }, leave });
             }
-            Frame::Error { problem } => {
-                if !matches!(problem.retry, Retry::SameRequest | Retry::OtherNode) {
-                    return Err(problem.into());
-                }
-                self.client.transport.leave_current();
-                (Update::Reconnecting { detail: problem.to_string() }, false)
-            }
-            Frame::Other { .. } => return Ok(true),
-        };
-        self.ready.push_back(update);
-        Ok(goes_on)
+            Frame::Error { problem } => return Taken::problem(problem, Self::reconnecting),
+            Frame::Other { .. } => return Ok(Taken::Nothing),
+        }))
+    }
+
+    fn reconnecting(detail: String) -> Update<I> {
+        Update::Reconnecting { detail }
     }
 }

@@ -233,19 +233,19 @@ async fn settle(mut call: Call, how: impl FnOnce(&mut Call) -> Answer<Settle>) -
     let recipes::Outcome::Topic(topic::Outcome::Settled(settled)) = &applied.outcome else {
         return Err(objects::odd(&applied.outcome));
     };
-    let results = results(texts, settled);
+    let items = results(texts, settled);
     if settled.contains(&true) {
-        let body = api::TopicSettled { results, revision: applied.revision.0 };
+        let body = api::TopicSettled { items, revision: applied.revision.0 };
         return Ok(applied.answer(StatusCode::OK, &body));
     }
-    let detail = format!("settled before, or handed out again since receipts={}", results.len());
-    let problem = Problem::new(Code::ReceiptStale, detail).with("results", results);
+    let detail = format!("settled before, or handed out again since receipts={}", items.len());
+    let problem = Problem::new(Code::ReceiptStale, detail).with("items", items);
     Err(problem.at_revision(applied.revision.0).into())
 }
 
 /// What became of each receipt.
 pub fn results(texts: Vec<String>, settled: &[bool]) -> Vec<api::SettledReceipt> {
-    let one = |(receipt, settled): (String, &bool)| api::SettledReceipt { receipt, settled: *settled };
+    let one = |(receipt, settled): (String, &bool)| api::SettledReceipt { receipt, ok: *settled };
     texts.into_iter().zip(settled).map(one).collect()
 }
 

@@ -386,7 +386,7 @@ fn delivery(delivery: &Delivery) -> api::TopicDelivery {
     api::TopicDelivery {
         receipt: receipt_text(delivery.receipt),
         deliveries: delivery.deliveries,
-        visible_until: delivery.until.map(|at| api::Instant::from_unix_ms(at.0)),
+        until: delivery.until.map(|at| api::Instant::from_unix_ms(at.0)),
         message: topic_read::message(&found(delivery)),
     }
 }

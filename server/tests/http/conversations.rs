@@ -212,7 +212,7 @@ impl Talk {
             ("breaks", "<time>"),
             ("first_time", "<time>"),
             ("oldest", "<time>"),
-            ("visible_until", "<time>"),
+            ("until", "<time>"),
             ("expires_at", "<time>"),
             ("next_cursor", "<cursor>"),
         ] {

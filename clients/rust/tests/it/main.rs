@@ -6,4 +6,5 @@ mod retry;
 mod services;
 mod sessions;
 mod tls;
+mod topics;
 mod watch;
