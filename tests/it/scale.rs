@@ -1,7 +1,8 @@
-//! Many keys, in a short form; the long one is the program `scale`.
+//! Many keys and many sessions, in a short form; the long one is the program `scale`.
 
 use std::time::Duration;
 
+use coracle_tests::mass::Mass;
 use coracle_tests::volume::Volume;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -11,4 +12,16 @@ async fn twenty_thousand_keys_survive_a_kill() {
     println!("{figures}");
     assert!(figures.ready < Duration::from_secs(20), "{figures}");
     assert!(figures.resident_after < 512 << 20, "{figures}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_expire_together_hold_nobody_up() {
+    let mass = Mass { sessions: 3_000, within: Duration::from_secs(30) };
+    let figures = mass.measure().await.unwrap_or_else(|error| panic!("{error:#}"));
+    println!("{figures}");
+    // What sessions promise: the ttl and 3 s more at most.
+    assert!(figures.gone < Duration::from_secs(3), "{figures}");
+    assert!(figures.renewal < Duration::from_millis(1500), "{figures}");
+    assert!(figures.release < Duration::from_millis(1500), "{figures}");
+    assert!(figures.asked >= 20, "{figures}");
 }

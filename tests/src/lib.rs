@@ -11,6 +11,7 @@ pub mod history;
 pub mod http;
 pub mod load;
 pub mod log;
+pub mod mass;
 pub mod node;
 pub mod ports;
 pub mod program;
