@@ -3,6 +3,7 @@
 set -eu
 . "$(dirname "$0")/check.sh"
 D=curl-example/session
+L=curl-example%2Fsession
 
 session=$(member id "$(curl -s "$A/v1/sessions" -d '{"ttl":"30s","name":"worker-3","meta":{"zone":"a"}}')")
 want '"valid_for":"30s"' "$(curl -s "$B/v1/sessions/$session/renew" -X POST)"
@@ -14,6 +15,23 @@ want "$D/worker-3" "$shown"
 # Progress travels with a renewal.
 curl -s "$A/v1/sessions/$session/renew" -d '{"progress":{"percent":40,"note":"copying"}}' >/dev/null
 want '"percent":40' "$(curl -s "$B/v1/sessions/$session")"
+
+# What is taken from it meanwhile, the next renewal tells; the revision of an answer is the next after.
+seen=$(member revision "$(curl -s "$A/v1/sessions/$session/renew" -X POST)")
+curl -s "$A/v1/locks/$L/acquire?session=$session" -X POST >/dev/null
+curl -s "$B/v1/locks/$L?reason=maintenance" -X DELETE >/dev/null
+renewed=$(curl -s "$A/v1/sessions/$session/renew?after=$seen" -X POST)
+want '"reason":"broken"' "$renewed"
+want '"lost":[]' "$(curl -s "$B/v1/sessions/$session/renew?after=$(member revision "$renewed")" -X POST)"
+
+# Work that stands still is seen by whoever looks.
+slow=$(member id "$(curl -s "$A/v1/sessions" -d '{"name":"worker-4","stall_after":"1s"}')")
+curl -sN "$B/v1/sessions/$slow?watch=true" >"$scratch/slow" &
+watch=$!
+eventually "$scratch/slow" '"op":"stalled"'
+kill $watch
+want '"state":"stalled"' "$(curl -s "$A/v1/sessions/$slow")"
+curl -s "$A/v1/sessions/$slow" -X DELETE >/dev/null
 
 # The end of the session is the end of its keys.
 want "$D/worker-3" "$(curl -s "$A/v1/sessions/$session" -X DELETE)"

@@ -69,7 +69,8 @@ impl Mass {
 
         let path = format!("/v1/events?family=sessions&after={first}");
         let events = nodes[1].stream(Method::GET, &path).await?;
-        tokio::time::sleep_until((end - Duration::from_millis(700)).into()).await;
+        tokio::time::sleep_until((start + self.within.saturating_sub(Duration::from_millis(700))).into())
+            .await;
         let left = nodes[2].get("/v1/kv?prefix=mass/&count_only=true").send().await?.number("count");
         ensure!(left == self.sessions as u64, "{left} of {} before their end", self.sessions);
         let stop = Arc::new(AtomicBool::new(false));

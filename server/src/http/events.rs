@@ -1,6 +1,6 @@
 //! ① All families on one stream: the dashboard, the audit tail.
 
-use coracle_store::{Event, Family, Selection, session};
+use coracle_store::{Event, Family, Selection, Session, session};
 
 use super::call::Call;
 use super::problem::{Answer, bad_query};
@@ -32,22 +32,31 @@ pub async fn stream(mut call: Call) -> Answer {
         Some(family) => coracle_recipes::selection(family, "").unwrap_or(Selection::All),
     };
     let told: watch::Told = Box::new(move |out, event| {
-        let Some((of, name)) = subject(event) else { return false };
-        family.is_none_or(|family| family == of)
-            && name.starts_with(prefix.as_bytes())
+        family_of(event, prefix.as_bytes()).is_some_and(|of| family.is_none_or(|family| family == of))
             && frame::any_event(out, event)
     });
     watch::open(call, watching, watch::Scope::objects(selection, None, told)).await
 }
 
-/// The family an event belongs to and the name of its object; `None` for what is nobody's business.
-fn subject(event: &Event) -> Option<(&'static str, Vec<u8>)> {
-    match event.key.family() {
-        Family::KV => Some(("kv", event.key.name().to_vec())),
-        Family::SESSION => {
-            let id = session::id_of(&event.key)?;
-            Some(("sessions", id.to_string().into_bytes()))
+/// The family of an event whose object has a name that starts with `prefix`; `None` for the others, and for what is
+/// nobody's business.
+fn family_of(event: &Event, prefix: &[u8]) -> Option<&'static str> {
+    let (family, within) = match event.key.family() {
+        Family::KV => ("kv", event.key.name().starts_with(prefix)),
+        Family::SESSION => ("sessions", session_within(event, prefix)),
+        _ => {
+            let it = coracle_recipes::describe(event)?;
+            (it.family, it.name.as_bytes().starts_with(prefix))
         }
-        _ => coracle_recipes::describe(event).map(|it| (it.family, it.name.into_bytes())),
-    }
+    };
+    within.then_some(family)
+}
+
+/// Sessions go by the name they were given as well as by their id: the programs of one name are followed with what they
+/// say of their progress.
+fn session_within(event: &Event, prefix: &[u8]) -> bool {
+    let id = session::id_of(&event.key).is_some_and(|id| id.to_string().as_bytes().starts_with(prefix));
+    let record = event.record.as_ref().or(event.previous.as_ref());
+    let given = record.and_then(|record| Session::decode(&record.value).ok());
+    id || given.is_some_and(|session| session.name.as_bytes().starts_with(prefix))
 }

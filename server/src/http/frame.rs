@@ -196,17 +196,21 @@ fn session_event(out: &mut Vec<u8>, event: &Event, id: SessionId) {
     let op = session_op(was.as_ref(), is.as_ref(), event.cause);
     let (family, name) = ("sessions", id.to_string());
     named_event(out, event, &Described { family, op, name, item: None, session: Some(id), token: None });
+    // Behind the members that all events have.
+    out.pop();
+    if let Some(session) = is.as_ref().or(was.as_ref()).filter(|session| !session.name.is_empty()) {
+        json::member(out, "owner");
+        json::string(out, &session.name);
+    }
     if let Some(session) = is {
-        // Behind the members that all events have.
-        out.pop();
         json::member(out, "state");
         json::to_json(out, &wire::session_state(&session));
         if let Some(progress) = wire::progress(&session) {
             json::member(out, "progress");
             json::to_json(out, &progress);
         }
-        out.push(b'}');
     }
+    out.push(b'}');
 }
 
 /// Append the event of any family whose events mean something to people; false for the others.

@@ -285,6 +285,7 @@ conversations! {
     lock_line
     watch
     events
+    events_families
     idempotency
     browser
     bad_input

@@ -160,3 +160,16 @@ async fn a_stopping_node_says_bye_and_answers_who_waits() {
         assert_eq!(answer.json()["retry"], "other_node");
     }
 }
+
+#[tokio::test]
+async fn every_family_can_be_followed_by_its_word() {
+    let running = start(|_| {}).await;
+    let mut client = Client::connect(running.address).await;
+    for family in ["kv", "sessions"].iter().chain(coracle_recipes::FAMILIES) {
+        let mut frames =
+            Frames::open(running.address, "GET", &format!("/v1/events?family={family}"), &[]).await;
+        assert_eq!(frames.frame().await["type"], "synced", "{family}");
+    }
+    let unknown = client.get("/v1/events?family=flocks").await;
+    assert_eq!((unknown.status, unknown.code().as_str()), (400, "invalid_argument"));
+}
