@@ -297,7 +297,8 @@ async fn wrong_parameters(
         let (missing, too_much): (Vec<_>, Vec<_>) = (missing.collect(), too_much.collect());
         wrong.push(format!("{method} {path}: taken, not documented: {missing:?}; the reverse: {too_much:?}"));
     }
-    for param in operation["parameters"].as_array().unwrap().iter().filter(|param| param["in"] != "path") {
+    let given = params.iter().filter(|param| param["in"] != "path");
+    let tries = given.map(|param| async move {
         let mut answers = Vec::new();
         // The parameter may itself be the one of several that is needed.
         for extra in [needs, ""] {
@@ -306,10 +307,10 @@ async fn wrong_parameters(
         }
         // A cursor is opaque: no example can be a good one.
         let taken = |answer: &String| answer.is_empty() || answer.contains("not a cursor of this server");
-        if !answers.iter().any(taken) {
-            wrong.push(format!("{method} {path}: {param}: {answers:#?}"));
-        }
-    }
+        let refused = !answers.iter().any(taken);
+        refused.then(|| format!("{method} {path}: {param}: {answers:#?}"))
+    });
+    wrong.extend(futures::future::join_all(tries).await.into_iter().flatten());
     wrong
 }
 
