@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::queue::Message;
 use crate::value::optional_members;
 use crate::{
     Blocker, Entry, Instant, Key, Lost, Mode, Problem, Progress, SessionId, SessionState, Span, Value,
@@ -341,6 +342,11 @@ pub enum HoldFrame {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         index: Option<u64>,
         valid_for: Span,
+    },
+    /// Messages of a queue (`POST /v1/queues/{name}/receive?hold=true`): they are in flight as long as the session lives.
+    Delivered {
+        session: SessionId,
+        items: Vec<Message>,
     },
     /// Still held: sent at least every third of the ttl.
     Held {

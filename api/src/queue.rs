@@ -191,6 +191,16 @@ pub struct SentItem {
     pub generation: Option<u64>,
 }
 
+/// Answer of a send: of one message, or of several (`batch=true`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "QueueSentOneOrMany"))]
+#[serde(untagged)]
+pub enum SentOneOrMany {
+    One(Sent),
+    Many(SentMany),
+}
+
 /// Answer of a receive. Nothing to be had is an empty list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -55,12 +55,14 @@ use crate::{Described, bounded, names};
 pub use barrier::{Barrier, Generation};
 use keys::{Keys, Part};
 pub use keys::{MessageId, Ticket};
-pub use look::{Consumer, Item, Messages, Standing, State, Statistics, Turn, consumers, message, messages};
+pub use look::{
+    Consumer, Item, Messages, Standing, State, Statistics, Turn, consumers, flights, message, messages,
+};
 pub use operation::{
     Backoff, Config, Header, Kind, Message, Nack, Operation, Overflow, Receipt, Receipts, Receive, Send,
 };
 pub use outcome::{Death, Delivered, Delivery, Ordinal, Outcome, Refusal, Sent};
-pub use progress::{Own, Progress, broadcast, items, own, progress, slot_of};
+pub use progress::{Own, Progress, broadcast, items, own, progress, slot_of, watched_own, watched_releases};
 pub use state::{Role, Terms};
 
 /// As in the URL.
@@ -78,7 +80,7 @@ pub const RECEIVE: usize = 100;
 /// A receive ends with the message that brings its values to this many bytes.
 pub const RECEIVE_BYTES: usize = 1024 * 1024;
 /// Messages that one entry purges, redrives or lets expire.
-pub const SLICE: usize = 256;
+pub const SLICE: usize = 1_000;
 /// Headers of a message.
 pub const HEADERS: usize = 32;
 /// The longest span a queue knows: delays, windows, retention.
@@ -107,11 +109,16 @@ pub fn config(view: View<'_>, queue: &str) -> Config {
     progress::whole(view, &keys, look::config(view, &keys, queue))
 }
 
-/// The keys to watch for a receiver that waits: its place in line, and what it is assigned.
+/// The configuration of a queue that nobody configured.
 #[must_use]
-pub fn watched(queue: &str, ticket: Ticket) -> [Key; 2] {
-    let keys = Keys::new(queue);
-    [keys.waiter(ticket), keys.parcel(ticket)]
+pub fn plain(queue: &str) -> Config {
+    look::plain(queue)
+}
+
+/// What to watch for a receiver that waits: it is gone when something is assigned.
+#[must_use]
+pub fn watched(queue: &str, ticket: Ticket) -> Key {
+    Keys::new(queue).waiter(ticket)
 }
 
 /// Names of queues that have something, as for all families.

@@ -11,6 +11,7 @@
 //! | key, after the name | value | |
 //! |---|---|---|
 //! | `n` slot | the [`Generation`] | from the first arrival until it is done |
+//! | `m` slot | | written by the release: what those who wait for it watch |
 //! | `y` slot, id | the message | an item that its producer named |
 //! | `e` id | | an id that `contains` waits for |
 //! | `i` | what the finalizer says | if configured |

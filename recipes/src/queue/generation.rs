@@ -158,6 +158,7 @@ impl Desk<'_, '_> {
             cause: cause.into(),
         });
         self.keep_generation(slot, &generation);
+        self.put(self.keys.released(slot), Value::from(&[][..]));
         self.head.filling += 1;
         if Self::in_turn(&barrier) {
             if self.head.front == slot {
@@ -322,9 +323,7 @@ impl Desk<'_, '_> {
                 generation.finalizing = false;
                 self.keep_generation(slot, &generation);
             }
-            _ => {
-                self.delete(&self.keys.generation(slot));
-            }
+            _ => self.end_generation(slot),
         }
         self.fill_holes(slot);
         if slot == self.head.front && self.head.front < self.head.filling {
@@ -362,8 +361,7 @@ impl Desk<'_, '_> {
     fn sweep_out(&mut self, slot: u64, mut generation: Generation, sweep: Sweep) {
         self.fill_holes(slot);
         if generation.live == 0 {
-            self.delete(&self.keys.generation(slot));
-            return;
+            return self.end_generation(slot);
         }
         generation.stage = Stage::Sweeping(sweep);
         self.keep_generation(slot, &generation);
@@ -389,8 +387,14 @@ impl Desk<'_, '_> {
         if ids.len() == SLICE {
             time::set_sweep(self.txn, &self.name, slot, self.txn.now().after(Millis(1)));
         } else if self.known_generation(slot).is_some_and(|generation| !generation.finalizing) {
-            self.delete(&self.keys.generation(slot));
+            self.end_generation(slot);
         }
+    }
+
+    /// Nothing is left of it.
+    fn end_generation(&mut self, slot: u64) {
+        self.delete(&self.keys.generation(slot));
+        self.delete(&self.keys.released(slot));
     }
 
     fn let_die(&mut self, id: MessageId, reason: &str) {

@@ -81,6 +81,7 @@ const GENERATION: u8 = b'n';
 const PRESENT: u8 = b'y';
 const DECLARED: u8 = b'e';
 const FINALIZER: u8 = b'i';
+const RELEASED: u8 = b'm';
 const HOLES: u8 = b'x';
 
 impl Keys {
@@ -106,7 +107,7 @@ impl Keys {
             ACTIVE => Part::Active,
             DEDUP => Part::Dedup,
             GENERATION => Part::Generation(u64::from_be_bytes(*rest.first_chunk()?)),
-            PRESENT | DECLARED | FINALIZER | HOLES => Part::Barrier,
+            PRESENT | DECLARED | FINALIZER | RELEASED | HOLES => Part::Barrier,
             _ => return None,
         };
         Some((name, part))
@@ -209,6 +210,14 @@ impl Keys {
     pub fn all_declared(&self) -> Vec<u8> {
         self.scanned(DECLARED, &[])
     }
+    /// Written by the release of a generation, and by nothing before it.
+    pub fn released(&self, slot: u64) -> Key {
+        self.key(RELEASED, &[&slot.to_be_bytes()])
+    }
+    /// The beginning of those keys, family byte first.
+    pub fn releases_whole(&self) -> Vec<u8> {
+        [&self.prefix[..], &[RELEASED]].concat()
+    }
     /// What the finalizer says.
     pub fn finalizer(&self) -> Key {
         self.key(FINALIZER, &[])
@@ -238,6 +247,12 @@ impl Keys {
 }
 
 impl MessageId {
+    /// The id at the end of a position in a list.
+    #[must_use]
+    pub fn from_end(bytes: &[u8]) -> Option<Self> {
+        Self::from_bytes(&bytes[bytes.len().checked_sub(12)?..])
+    }
+
     pub(super) fn bytes(self) -> [u8; 12] {
         twelve(self.revision, self.number)
     }

@@ -198,6 +198,12 @@ pub fn consumers(view: View<'_>, queue: &str, limit: usize) -> Vec<Consumer> {
     view.scan(FAMILY, &keys.waiters()).take(limit).filter_map(consumer).collect()
 }
 
+/// The keys of what a session has in flight in a queue: one that changes is settled.
+#[must_use]
+pub fn flights(view: View<'_>, queue: &str, session: SessionId) -> Vec<Key> {
+    view.attached_under(session, &Keys::new(queue).flights_whole()).cloned().collect()
+}
+
 /// One message.
 #[must_use]
 pub fn message(view: View<'_>, queue: &str, id: MessageId) -> Option<Item> {

@@ -1,6 +1,6 @@
 //! What queues answer.
 
-use coracle_store::{ContentType, Revision, SessionId, Timestamp, Value};
+use coracle_store::{ContentType, Millis, Revision, SessionId, Timestamp, Value};
 use minicbor::{Decode, Encode};
 
 use super::{Header, Kind, MessageId, Receipt, Role, Ticket};
@@ -14,9 +14,9 @@ pub enum Outcome {
     /// In line. The place belongs to the session; follow it with [`turn`], then collect.
     #[n(2)]
     Waiting(#[n(0)] Ticket, #[n(1)] SessionId, #[n(2)] Vec<bool>),
-    /// Which receipts were current, in the order asked; those deliveries are settled, or renewed until then.
+    /// Which receipts were current, in the order asked; those deliveries are settled, or renewed for so long.
     #[n(3)]
-    Settled(#[n(0)] Vec<bool>, #[n(1)] Option<Timestamp>),
+    Settled(#[n(0)] Vec<bool>, #[n(1)] Option<Millis>),
     /// So many messages were removed or moved, and whether there may be more.
     #[n(4)]
     Moved(#[n(0)] u64, #[n(1)] bool),

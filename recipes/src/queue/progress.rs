@@ -1,6 +1,6 @@
 //! Looking at barrier queues: how far a generation is, and where a producer's own item stands.
 
-use coracle_store::{Revision, View};
+use coracle_store::{Key, Revision, Selection, View};
 
 use super::barrier::{self, Generation, HandOut, Stage};
 use super::keys::{Keys, MessageId, Place};
@@ -121,6 +121,35 @@ pub(super) fn is_turn(
     }
     let first = view.scan(FAMILY, &keys.slot(slot)).next().and_then(|(key, _)| Place::last_of(key));
     slot == head.front && first.is_some_and(|first| first.id == id)
+}
+
+/// What to watch for a producer that waits for its own item: that it goes, and what must happen before its turn. So a
+/// settled item wakes the producer behind it, not all of them.
+#[must_use]
+pub fn watched_own(view: View<'_>, queue: &str, id: MessageId) -> Vec<Key> {
+    let keys = Keys::new(queue);
+    let mut watched = vec![keys.body(id)];
+    let Some(record) = view.get(&keys.body(id)) else { return watched };
+    let Some(arrival) = decoded::<Body<'_>>(&record.value).item else { return watched };
+    let slot = arrival.slot;
+    if view.get(&keys.released(slot)).is_none() {
+        watched.push(keys.released(slot));
+        return watched;
+    }
+    let place = Place { slot, order: Role::Item.order(), id };
+    let mine = keys.ready(place);
+    let before = view.scan(FAMILY, &keys.slot(slot)).take_while(|(key, _)| **key < mine).last();
+    watched.push(match before {
+        Some((key, _)) => key.clone(),
+        None => keys.generation(slot.saturating_sub(1)),
+    });
+    watched
+}
+
+/// What to watch for the next generation that is released.
+#[must_use]
+pub fn watched_releases(queue: &str) -> Selection {
+    Selection::Prefix(Keys::new(queue).releases_whole())
 }
 
 /// The newest released generation behind `after` whose items everybody may read, and its revision.

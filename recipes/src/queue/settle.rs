@@ -43,7 +43,8 @@ pub(super) fn renew(
 ) -> Result<Outcome, StoreRefusal> {
     visibility.map_or(Ok(()), |span| super::span("visibility", span, VISIBILITY.0))?;
     let mut desk = counter(txn, wanted)?;
-    let until = desk.txn.now().after(visibility.unwrap_or(desk.config.visibility));
+    let span = visibility.unwrap_or(desk.config.visibility);
+    let until = desk.txn.now().after(span);
     let mut renewed = Vec::with_capacity(wanted.receipts.len());
     for receipt in &wanted.receipts {
         let flight = current(&desk, *receipt);
@@ -61,7 +62,7 @@ pub(super) fn renew(
     }
     stale(wanted, &renewed)?;
     desk.finish();
-    Ok(Outcome::Settled(renewed, Some(until)))
+    Ok(Outcome::Settled(renewed, Some(span)))
 }
 
 /// Which of these receipts are current: their messages are done.

@@ -124,7 +124,7 @@ impl Speech for Words {
                 queue::Operation::Purge(name, until, words.flag("in_flight"))
             }
             "redrive" => {
-                let limit = words.number("limit").unwrap_or(256).try_into().expect("small");
+                let limit = words.number("limit").unwrap_or(1000).try_into().expect("small");
                 queue::Operation::Redrive(name, words.maybe("to").map(Into::into), limit)
             }
             "configure" => queue::Operation::Configure(name, Some(config(words))),
@@ -168,9 +168,9 @@ impl Speech for Words {
             queue::Outcome::Waiting(place, session, acks) => {
                 format!("waiting {} {}{}", ticket(*place), script.who(*session), acked(acks))
             }
-            queue::Outcome::Settled(settled, until) => {
-                let until = until.map(|until| format!(" until={}", time(until))).unwrap_or_default();
-                format!("settled {settled:?}{until}")
+            queue::Outcome::Settled(settled, span) => {
+                let span = span.map(|span| format!(" for {}ms", span.0)).unwrap_or_default();
+                format!("settled {settled:?}{span}")
             }
             queue::Outcome::Moved(count, more) => {
                 format!("moved {count}{}", if *more { " and there may be more" } else { "" })

@@ -60,6 +60,20 @@ pub struct Opening {
     place: Admitted,
 }
 
+/// The parts of an opening, for a stream of another making.
+pub struct Opened {
+    pub sse: bool,
+    /// The session ends with the connection, not after its ttl.
+    pub at_once: bool,
+    pub place: Admitted,
+}
+
+impl Opening {
+    pub fn opened(self) -> Opened {
+        Opened { sse: self.sse, at_once: self.hold.expire_at_once, place: self.place }
+    }
+}
+
 /// Settle what can be settled before the claim.
 pub fn opening(call: &mut Call, hold: Hold) -> Answer<Opening> {
     let sse = wants_sse(call)?;

@@ -1,8 +1,30 @@
-//! ① Queues.
+//! ① Queues: what their handlers share. Each verb is in a file of its own.
 
-use coracle_api::{Code, Problem};
-use coracle_recipes::queue::{Kind, Receipt, Refusal};
-use coracle_store::Revision;
+mod admin;
+mod control;
+mod own;
+mod read;
+mod receive;
+mod send;
+mod settle;
+mod shown;
+mod stream;
+
+use bytes::Bytes;
+use coracle_api::{self as api, Code, Problem, Span};
+use coracle_recipes as recipes;
+use coracle_recipes::queue::{Kind, Operation, Outcome, RECEIVE, Receipt, Refusal, SPAN};
+use coracle_store::{Millis, Reply, Revision};
+
+pub use self::admin::{configure, delete, purge, redrive, transfer};
+pub use self::control::{break_generation, close, open};
+pub use self::read::{list, message, messages, remove, show};
+pub use self::receive::receive;
+pub use self::send::send;
+pub use self::settle::{ack, nack, renew};
+use super::call::{Call, Mutation, outcome, unexpected};
+use super::objects::{self, Applied};
+use super::problem::{Answer, Refused, bad_query};
 
 /// Why a queue did not do it. The receipts of a refusal name no queue, so they are given as ids.
 pub fn problem(refusal: &Refusal) -> Problem {
@@ -67,8 +89,59 @@ fn kind_word(kind: Kind) -> &'static str {
     }
 }
 
+/// Spans that a queue knows.
+fn spans(least: Millis) -> std::ops::RangeInclusive<Span> {
+    Span::from_millis_saturating(least.0)..=Span::from_millis_saturating(SPAN.0)
+}
+
+/// `receipt=`, perhaps several times, and `{"receipts":[..]}`.
+async fn receipts(call: &mut Call, parameter: &str) -> Answer<(Vec<Receipt>, Bytes)> {
+    let mut texts = Vec::new();
+    while let Some(text) = call.query.text(parameter)? {
+        texts.push(text);
+    }
+    let (body, bytes) = call.json::<api::queue::Receipts>().await?;
+    texts.extend(body.receipts);
+    if texts.is_empty() || texts.len() > RECEIVE {
+        return Err(bad_query(parameter, format!("1 to {RECEIVE} receipts actual={}", texts.len())));
+    }
+    let receipts = texts.iter().map(|text| receipt(text)).collect::<Result<_, _>>();
+    Ok((receipts.map_err(|detail| bad_query(parameter, detail))?, bytes))
+}
+
+/// What the log answered to an operation of a queue.
+async fn apply(call: &mut Call, body: &[u8], operation: Operation) -> Answer<(Applied, Outcome)> {
+    let mut applied = objects::apply(call, body, recipes::Operation::Queue(operation)).await?;
+    match std::mem::replace(&mut applied.outcome, recipes::Outcome::Queue(Outcome::Done)) {
+        recipes::Outcome::Queue(outcome) => Ok((applied, outcome)),
+        other => Err(objects::odd(&other)),
+    }
+}
+
+/// The same after the parameters are read: for work of several entries.
+async fn run(call: &Call, mutation: Mutation, operation: Operation) -> Answer<(Revision, bool, Outcome)> {
+    let operation = recipes::Operation::Queue(operation).encode();
+    let command = mutation.command(coracle_store::Action::One(operation));
+    said(call.edge.node.propose(&command, call.fresh_deadline()).await?)
+}
+
+/// The queue's outcome in a reply of the log.
+fn said(reply: Reply) -> Answer<(Revision, bool, Outcome)> {
+    let (revision, replayed, outcome) = outcome(reply)?;
+    let coracle_store::Outcome::Program(bytes) = &outcome else { return Err(unexpected(&outcome)) };
+    match recipes::Outcome::decode(bytes) {
+        Ok(recipes::Outcome::Queue(outcome)) => Ok((revision, replayed, outcome)),
+        Ok(other) => Err(objects::odd(&other)),
+        Err(_) => Err(unexpected(&outcome)),
+    }
+}
+
+/// Another outcome than that of the operation.
+fn odd(outcome: Outcome) -> Refused {
+    objects::odd(&recipes::Outcome::Queue(outcome))
+}
+
 /// A receipt as clients have it: `r1:812-0.830`, the message and the entry that delivered it.
-#[allow(dead_code, reason = "deliveries over HTTP are on their way")]
 pub fn receipt_text(receipt: &Receipt) -> String {
     format!("r1:{}.{}", receipt.id, receipt.delivery)
 }

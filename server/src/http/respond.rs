@@ -116,11 +116,16 @@ pub fn raw(revision: Revision, record: &Record) -> Response {
         header::CONTENT_TYPE,
         content_type.unwrap_or(HeaderValue::from_static("application/octet-stream")),
     );
-    headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
-    headers.insert(CSP, HeaderValue::from_static("sandbox; default-src 'none'"));
+    harmless(headers);
     headers.insert(REVISION, HeaderValue::from(revision.0));
     item_headers(headers, record);
     response
+}
+
+/// Nothing that a browser could be talked into running.
+pub fn harmless(headers: &mut HeaderMap) {
+    headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
+    headers.insert(CSP, HeaderValue::from_static("sandbox; default-src 'none'"));
 }
 
 /// One item as JSON.

@@ -214,6 +214,13 @@ impl Talk {
             ("oldest", "<time>"),
             ("until", "<time>"),
             ("expires_at", "<time>"),
+            ("sent", "<time>"),
+            ("until", "<time>"),
+            ("expires", "<time>"),
+            ("oldest_age", "<span>"),
+            ("age", "<span>"),
+            ("deadline", "<time>"),
+            ("released", "<time>"),
             ("next_cursor", "<cursor>"),
         ] {
             let before = format!("\"{member}\":\"");
@@ -299,4 +306,6 @@ conversations! {
     topic_streams
     subscriptions
     fences
+    queues
+    barrier_queues
 }

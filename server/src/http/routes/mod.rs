@@ -9,6 +9,7 @@ mod fences;
 mod groups;
 mod kv;
 mod locks;
+mod queues;
 mod services;
 mod sessions;
 mod topics;
@@ -22,6 +23,7 @@ pub fn families() -> Vec<Family> {
         sessions::family(),
         services::family(),
         locks::family(),
+        queues::family(),
         barriers::family(),
         topics::family(),
         counters::latches(),
