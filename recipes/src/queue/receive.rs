@@ -66,7 +66,7 @@ pub(super) fn receive(txn: &mut Txn<'_>, wanted: Receive) -> Result<Outcome, Sto
         return Ok(Outcome::Waiting(ticket, session, acked));
     }
     desk.finish();
-    let session = session.filter(|_| terms.bound && !messages.is_empty());
+    let session = session.filter(|_| terms.bound && !terms.at_most_once && !messages.is_empty());
     Ok(Outcome::Delivered(Delivered { messages, acked, session }))
 }
 
@@ -107,8 +107,10 @@ pub(super) fn collect(txn: &mut Txn<'_>, queue: &str, ticket: Ticket) -> Result<
     desk.delete(&key);
     let Parcel { waiter, messages, until } = parcel;
     time::clear_parcel(desk.txn, &desk.name, ticket, until);
-    let mut delivered =
-        Delivered { session: waiter.terms.bound.then_some(waiter.session), ..Delivered::default() };
+    let mut delivered = Delivered {
+        session: (waiter.terms.bound && !waiter.terms.at_most_once).then_some(waiter.session),
+        ..Delivered::default()
+    };
     for id in messages {
         // Somebody may have removed it meanwhile.
         let Some(flight) = desk.flight(id).filter(|flight| flight.ticket == Some(ticket)) else { continue };

@@ -52,9 +52,6 @@ pub async fn break_generation(mut call: Call) -> Answer {
 }
 
 async fn pause(mut call: Call, name: String, paused: bool) -> Answer {
-    if call.query.text("token")?.is_some() {
-        return Err(bad_query("token", "only with signal or now"));
-    }
     let bytes = call.no_body().await?;
     let (applied, outcome) = apply(&mut call, &bytes, Operation::Pause(name.into(), paused)).await?;
     let Outcome::Done = outcome else { return Err(odd(outcome)) };

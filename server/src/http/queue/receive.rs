@@ -36,6 +36,8 @@ const PARKED: Span = kv::TTL_DEFAULT;
 pub struct Shape {
     pub queue: String,
     raw: bool,
+    /// There is nothing to acknowledge.
+    once: bool,
     acks: Vec<Receipt>,
 }
 
@@ -91,7 +93,7 @@ pub async fn receive(mut call: Call) -> Answer {
         let until = wait.map(|wait| received + wait.as_duration());
         return Box::pin(stream::open(call, opening, open.clone(), mutation, name, terms, until)).await;
     }
-    let shape = Shape { queue: name, raw, acks: acks.clone() };
+    let shape = Shape { queue: name, raw, once: at_most_once, acks: acks.clone() };
     let receive = queue::Receive { queue: shape.queue.as_str().into(), terms, attach, wait: waits, acks };
     let reply = propose(&call.edge, &mutation, receive.clone(), call.deadline).await?;
     let (revision, replayed, outcome) = said(reply)?;
@@ -387,12 +389,17 @@ impl Shape {
         let Delivered { messages, acked, session } = delivered;
         if self.raw {
             let response = match messages.first() {
-                Some(message) => raw(revision, message),
+                Some(message) => raw(revision, message, self.once),
                 None => empty(revision),
             };
             return Ok(respond::replayed(response, replayed));
         }
         let mut items: Vec<_> = messages.iter().map(|message| shown::delivery(message, session)).collect();
+        if self.once {
+            for item in &mut items {
+                item.receipt = None;
+            }
+        }
         if messages
             .iter()
             .any(|message| message.place.as_ref().is_some_and(|place| place.role == Role::Batch))
@@ -444,7 +451,7 @@ fn page(store: &Store, queue: &str, slot: u64) -> (Vec<wire::Message>, bool) {
 }
 
 /// One message as it was sent.
-fn raw(revision: Revision, message: &queue::Delivery) -> Response {
+fn raw(revision: Revision, message: &queue::Delivery, once: bool) -> Response {
     let mut response = Response::new(axum::body::Body::from(message.value.as_bytes().to_vec()));
     let headers = response.headers_mut();
     let content_type = HeaderValue::from_str(json::content_type(&message.content_type));
@@ -464,7 +471,12 @@ fn raw(revision: Revision, message: &queue::Delivery) -> Response {
         .headers
         .iter()
         .map(|header| (format!("{}{}", super::send::META, header.name), &*header.value));
-    for (name, value) in own.iter().map(|(name, value)| ((*name).to_owned(), value.as_str())).chain(sent) {
+    for (name, value) in own
+        .iter()
+        .skip(usize::from(once))
+        .map(|(name, value)| ((*name).to_owned(), value.as_str()))
+        .chain(sent)
+    {
         if let (Ok(name), Ok(value)) = (http::HeaderName::try_from(name), HeaderValue::from_str(value)) {
             headers.insert(name, value);
         }

@@ -8,7 +8,7 @@ use coracle_api::{Instant, Span};
 use coracle_recipes::queue::barrier::{self, Authority, HandOut};
 use coracle_recipes::queue::{
     self, Backoff, Config, Death, Delivery, Header, Item, Kind, MessageId, Ordinal, Overflow, Progress,
-    Receipt, Role, Standing,
+    Receipt, Role, SPAN, Standing, VISIBILITY,
 };
 use coracle_store::{ContentType, Millis, Revision, SessionId, Timestamp, Value, View};
 
@@ -252,9 +252,8 @@ fn barrier(barrier: &barrier::Barrier) -> wire::Barrier {
         absent: names(&barrier.absent),
         signals: names(&barrier.signals),
         deadline: barrier.deadline.map(|deadline| span(deadline.after)),
-        on_deadline: barrier.deadline.map(|deadline| match deadline.breaks {
-            true => wire::OnDeadline::Break,
-            false => wire::OnDeadline::Release,
+        on_deadline: barrier.deadline.map(|deadline| {
+            if deadline.breaks { wire::OnDeadline::Break } else { wire::OnDeadline::Release }
         }),
         delivery: match barrier.hand_out {
             HandOut::Work => wire::Delivery::Work,
@@ -293,6 +292,26 @@ pub fn configured(name: &str, wanted: wire::QueueConfig) -> Answer<Config> {
             return Err(bad_body("dead_letter: another queue"));
         }
     }
+    let spans = [
+        ("visibility", wanted.visibility, VISIBILITY),
+        ("retention", wanted.retention, VISIBILITY),
+        ("dedup_window", wanted.dedup_window, Millis(1)),
+        ("retry.min", wanted.retry.map(|retry| retry.min), Millis(0)),
+        (
+            "retry.max",
+            wanted.retry.map(|retry| retry.max),
+            Millis(wanted.retry.map_or(0, |r| r.min.as_millis())),
+        ),
+    ];
+    for (what, span, least) in spans {
+        let range = super::spans(least);
+        if span.is_some_and(|span| !range.contains(&span)) {
+            return Err(bad_body(format!("{what}: a duration min={} max={}", range.start(), range.end())));
+        }
+    }
+    within("max_deliveries", wanted.max_deliveries.map(u64::from), 0, 1_000)?;
+    within("max_length", wanted.max_length, 1, u64::MAX)?;
+    within("retry.factor", wanted.retry.map(|retry| retry.factor.into()), 1, 10)?;
     Ok(Config {
         kind: match wanted.kind {
             wire::QueueKind::Fifo => Kind::Fifo,
@@ -324,7 +343,18 @@ pub fn configured(name: &str, wanted: wire::QueueConfig) -> Answer<Config> {
     })
 }
 
+fn within(what: &str, number: Option<u64>, min: u64, max: u64) -> Answer<()> {
+    match number {
+        Some(number) if !(min..=max).contains(&number) => {
+            Err(bad_body(format!("{what}: a whole number min={min} max={max} actual={number}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn waits_for(wanted: wire::Barrier) -> Answer<barrier::Barrier> {
+    within("size", wanted.size, 1, barrier::ITEMS)?;
+    within("deadline", wanted.deadline.map(Span::as_millis), 1, SPAN.0)?;
     let names = |what: &str, names: wire::Names| {
         for name in &names.0 {
             call::check_name(name).map_err(|detail| bad_body(format!("{what}: {detail}")))?;

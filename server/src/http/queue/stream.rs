@@ -169,7 +169,9 @@ impl Feed {
         let mut items: Vec<_> =
             delivered.messages.iter().map(|message| shown::delivery(message, delivered.session)).collect();
         self.edge.node.read(|store| {
-            items.iter_mut().for_each(|item| receive::fill(store, &self.queue, item));
+            for item in &mut items {
+                receive::fill(store, &self.queue, item);
+            }
         });
         let session = ids::session(self.session);
         self.frames.object("delivered", &HoldFrame::Delivered { session, items });

@@ -107,7 +107,7 @@ fn rows() -> Vec<Endpoint> {
                 Param::number("limit", 1).says("So many at most."),
             ]).changes().answers::<Count>(200).problems(&[QueueNotFound]),
         post("/v1/queues/{name}/open", queue::open).says("Go on delivering; or signal or release what fills in a barrier queue.")
-            .takes(&[Param::name("signal").says("What the generation waits for.").example("go"), Param::flag("now").says("Release it now, whatever its conditions say."), TOKEN])
+            .takes(&[Param::name("signal").says("What the generation waits for.").example("go"), Param::flag("now").says("Release it now, whatever its conditions say."), TOKEN.with("now=true")])
             .changes().answers::<Controlled>(200).problems(&[QueueKindMismatch, FenceStale]),
         post("/v1/queues/{name}/close", queue::close).says("Take messages, but deliver none.")
             .changes().answers::<Controlled>(200),
