@@ -2,7 +2,9 @@
 
 mod admin;
 mod control;
+mod delivered;
 mod own;
+mod parked;
 mod read;
 mod receive;
 mod send;

@@ -6,40 +6,29 @@
 
 use std::time::Instant;
 
-use axum::response::Response;
 use coracle_api::Span;
 use coracle_api::queue as wire;
 use coracle_recipes as recipes;
 use coracle_recipes::queue::barrier::HandOut;
-use coracle_recipes::queue::{
-    self, Delivered, Operation, Outcome, RECEIVE, RECEIVE_BYTES, Receipt, Role, Terms, Ticket, Turn,
-    VISIBILITY,
-};
-use coracle_store::{Attach, Millis, Reply, Revision, Selection, SessionId, Store};
-use http::{HeaderValue, StatusCode, header};
+use coracle_recipes::queue::{self, Operation, Outcome, RECEIVE, Receipt, Terms, Ticket, VISIBILITY};
+use coracle_store::{Attach, Millis, Reply, Revision, SessionId, Store};
+use http::StatusCode;
 
 use super::super::call::{Call, Mutation};
 use super::super::hold;
 use super::super::kv::{self, Ephemeral};
 use super::super::objects::NAME;
-use super::super::problem::{Answer, bad_query, session_expired};
+use super::super::problem::{Answer, bad_query};
 use super::super::read::Format;
-use super::super::turn::{Renewal, Renewed, Withdrawal};
-use super::super::{json, respond, wire as ids};
-use super::{odd, receipt_text, said, shown, spans, stream};
-use crate::edge::{Admitted, Edge};
+use super::super::respond;
+use super::super::turn::{Renewal, Withdrawal};
+use super::delivered::{Shape, page};
+use super::parked::Parked;
+use super::{odd, said, spans, stream};
+use crate::edge::Edge;
 
 /// Lifetime of the session of a receiver that waits and named none.
 const PARKED: Span = kv::TTL_DEFAULT;
-
-/// How a receive is answered.
-pub struct Shape {
-    pub queue: String,
-    raw: bool,
-    /// There is nothing to acknowledge.
-    once: bool,
-    acks: Vec<Receipt>,
-}
 
 /// `POST /v1/queues/{q}/receive`
 pub async fn receive(mut call: Call) -> Answer {
@@ -182,7 +171,7 @@ pub async fn propose(
 }
 
 /// What takes the place in the line back if nobody is there to be answered.
-fn withdrawal(
+pub fn withdrawal(
     edge: &Edge,
     mutation: &Mutation,
     private: Option<(SessionId, Span)>,
@@ -218,277 +207,6 @@ pub async fn collect(
     let operation = recipes::Operation::Queue(Operation::Collect(queue.into(), ticket)).encode();
     let command = mutation.command(coracle_store::Action::One(operation));
     said(edge.node.propose(&command, edge.deadline()).await?)
-}
-
-/// A receiver in line whose caller waits.
-struct Parked {
-    edge: Edge,
-    shape: Shape,
-    receive: queue::Receive,
-    ticket: Ticket,
-    session: SessionId,
-    bound: bool,
-    mutation: Mutation,
-    /// Of its private session.
-    renewal: Option<Renewal>,
-    withdrawal: Withdrawal,
-    acked: Vec<bool>,
-    end: Instant,
-    replayed: bool,
-    place: Option<Admitted>,
-}
-
-impl Parked {
-    async fn answer(mut self) -> Answer {
-        let answer = self.answered().await;
-        if answer.is_ok() {
-            self.withdrawal.settle();
-        }
-        answer
-    }
-
-    async fn answered(&mut self) -> Answer {
-        loop {
-            match self.wait().await? {
-                Turn::Waiting => return self.time_is_up().await,
-                Turn::Assigned => {
-                    if let Some(answer) = Box::pin(self.collect()).await? {
-                        return Ok(answer);
-                    }
-                }
-                Turn::Gone if self.replayed => {
-                    // Collected by the call that this one repeats, or given up by it.
-                    if let Some(answer) = Box::pin(self.collect()).await? {
-                        return Ok(answer);
-                    }
-                }
-                Turn::Gone => {
-                    if self.edge.node.read(|store| store.session(self.session).is_none()) {
-                        return Err(session_expired(self.session).into());
-                    }
-                    if let Some(answer) = Box::pin(self.stand_again()).await? {
-                        return Ok(answer);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Wait until something is assigned, or the place is gone; `Waiting` at the end of the time.
-    async fn wait(&mut self) -> Answer<Turn> {
-        loop {
-            let key = queue::watched(&self.shape.queue, self.ticket);
-            let mut watch = self.edge.node.watch(Selection::Key(key));
-            let turn = self.edge.node.read(|store| queue::turn(store.view(), &self.shape.queue, self.ticket));
-            if turn != Turn::Waiting || Instant::now() >= self.end {
-                return Ok(turn);
-            }
-            let alarm = self.renewal.as_ref().map_or(self.end, |renewal| self.end.min(renewal.next));
-            tokio::select! {
-                biased;
-                () = self.edge.drained() => return Err(Edge::shutting_down()),
-                _ = watch.changed() => {}
-                () = tokio::time::sleep_until(alarm.into()) => {}
-            }
-            if let Some(renewal) = self.renewal.as_mut().filter(|renewal| Instant::now() >= renewal.next)
-                && let Renewed::Lost(_) = Box::pin(renewal.renew(&self.edge)).await
-            {
-                return Err(session_expired(self.session).into());
-            }
-        }
-    }
-
-    /// Take what was assigned; `None` if it is not there any more, and the call stands in line again.
-    async fn collect(&mut self) -> Answer<Option<Response>> {
-        match collect(&self.edge, &self.mutation, &self.shape.queue, self.ticket).await {
-            Ok((revision, _, Outcome::Delivered(mut delivered))) => {
-                delivered.acked = std::mem::take(&mut self.acked);
-                let valid_for = match (&mut self.renewal, self.bound) {
-                    (Some(renewal), true) => {
-                        renewal.renew(&self.edge).await;
-                        Some(renewal.valid_for().into())
-                    }
-                    (None, true) => Some(self.edge.valid_for(self.session).await),
-                    (_, false) => None,
-                };
-                self.shape.answer(&self.edge, revision, delivered, valid_for, self.replayed).await.map(Some)
-            }
-            Ok((revision, _, Outcome::Waiting(..))) => {
-                self.edge.node.wait_revision(revision, self.edge.deadline()).await?;
-                Ok(None)
-            }
-            Ok((_, _, other)) => Err(odd(other)),
-            Err(refused) if refused.0.code == coracle_api::Code::SessionExpired => self.stand_again().await,
-            Err(refused) => Err(refused),
-        }
-    }
-
-    /// What was assigned came too late, or the call before this one gave its place up; answers if there is something.
-    async fn stand_again(&mut self) -> Answer<Option<Response>> {
-        let alive = self.edge.node.read(|store| store.session(self.session).is_some());
-        let mut receive = self.receive.clone();
-        receive.acks.clear();
-        // Its own session goes with its last place.
-        match (alive, &mut receive.attach, &self.renewal) {
-            (true, attach, Some(_)) => *attach = Attach::Session(self.session),
-            (false, Attach::Private(_), Some(renewal)) => {
-                let ttl = renewal.ttl.into();
-                let fresh = Ephemeral::private(ttl, None);
-                receive.attach = fresh.attach;
-            }
-            (true, _, None) => {}
-            (false, _, _) => return Err(session_expired(self.session).into()),
-        }
-        let mutation = self.mutation.unconditional();
-        let deadline = self.edge.deadline();
-        let (revision, _, outcome) = said(propose(&self.edge, &mutation, receive, deadline).await?)?;
-        self.replayed = false;
-        match outcome {
-            Outcome::Waiting(ticket, session, _) => {
-                (self.ticket, self.session) = (ticket, session);
-                let ttl = self.renewal.as_ref().map(|renewal| renewal.ttl);
-                self.renewal = ttl.map(|ttl| Renewal::new(session, ttl, Instant::now()));
-                let private = ttl.map(|ttl| (session, Span::from(ttl)));
-                self.withdrawal = withdrawal(&self.edge, &mutation, private, &self.shape.queue, ticket);
-                self.mutation = mutation;
-                self.edge.node.wait_revision(revision, deadline).await?;
-                Ok(None)
-            }
-            Outcome::Delivered(delivered) => {
-                let valid_for = if self.bound { Some(self.edge.valid_for(self.session).await) } else { None };
-                self.shape.answer(&self.edge, revision, delivered, valid_for, false).await.map(Some)
-            }
-            other => Err(odd(other)),
-        }
-    }
-
-    /// The wait is over, and there is nothing.
-    async fn time_is_up(&mut self) -> Answer {
-        self.place = None;
-        let leave = Operation::Leave(self.shape.queue.as_str().into(), self.ticket);
-        let command = self
-            .mutation
-            .unconditional()
-            .command(coracle_store::Action::One(recipes::Operation::Queue(leave).encode()));
-        let reply = self.edge.node.propose(&command, self.edge.deadline()).await?;
-        self.withdrawal.settle();
-        let nothing = Delivered { acked: std::mem::take(&mut self.acked), ..Delivered::default() };
-        self.shape.answer(&self.edge, reply.revision, nothing, None, self.replayed).await
-    }
-}
-
-impl Shape {
-    async fn answer(
-        &self,
-        edge: &Edge,
-        revision: Revision,
-        delivered: Delivered,
-        valid_for: Option<Span>,
-        replayed: bool,
-    ) -> Answer {
-        let Delivered { messages, acked, session } = delivered;
-        if self.raw {
-            let response = match messages.first() {
-                Some(message) => raw(revision, message, self.once),
-                None => empty(revision),
-            };
-            return Ok(respond::replayed(response, replayed));
-        }
-        let mut items: Vec<_> = messages.iter().map(|message| shown::delivery(message, session)).collect();
-        if self.once {
-            for item in &mut items {
-                item.receipt = None;
-            }
-        }
-        if messages
-            .iter()
-            .any(|message| message.place.as_ref().is_some_and(|place| place.role == Role::Batch))
-        {
-            edge.node.wait_revision(revision, edge.deadline()).await?;
-            edge.node.read(|store| items.iter_mut().for_each(|item| fill(store, &self.queue, item)));
-        }
-        let settled = self.acks.iter().zip(acked);
-        let acks: Vec<_> =
-            settled.map(|(receipt, ok)| wire::Settled { receipt: receipt_text(receipt), ok }).collect();
-        let body = wire::Received {
-            items,
-            acks: (!acks.is_empty()).then_some(acks),
-            session: session.map(ids::session),
-            valid_for,
-            generation: None,
-            more: false,
-            revision: revision.0,
-        };
-        Ok(respond::replayed(respond::json(StatusCode::OK, revision, &body), replayed))
-    }
-}
-
-/// The items that a message stands for, the first of them.
-pub fn fill(store: &Store, queue: &str, message: &mut wire::Message) {
-    if message.role != Some(wire::MessageRole::Batch) {
-        return;
-    }
-    let slot = message.generation.and_then(|number| queue::slot_of(store.view(), queue, number));
-    let items = slot.map(|slot| page(store, queue, slot).0).unwrap_or_default();
-    message.items = Some(items);
-}
-
-/// Items of a generation from its beginning, as many as one answer holds, and whether there are more.
-fn page(store: &Store, queue: &str, slot: u64) -> (Vec<wire::Message>, bool) {
-    let limit = usize::try_from(super::super::list::ITEMS_MAX).unwrap_or(usize::MAX);
-    let found = queue::items(store.view(), queue, slot, None, limit + 1);
-    let mut bytes = 0;
-    let mut items = Vec::new();
-    for item in found.iter().take(limit) {
-        if bytes >= RECEIVE_BYTES {
-            break;
-        }
-        bytes += item.value.len();
-        items.push(shown::item(item));
-    }
-    let more = items.len() < found.len();
-    (items, more)
-}
-
-/// One message as it was sent.
-fn raw(revision: Revision, message: &queue::Delivery, once: bool) -> Response {
-    let mut response = Response::new(axum::body::Body::from(message.value.as_bytes().to_vec()));
-    let headers = response.headers_mut();
-    let content_type = HeaderValue::from_str(json::content_type(&message.content_type));
-    headers.insert(
-        header::CONTENT_TYPE,
-        content_type.unwrap_or(HeaderValue::from_static("application/octet-stream")),
-    );
-    respond::harmless(headers);
-    headers.insert(respond::REVISION, HeaderValue::from(revision.0));
-    let receipt = receipt_text(&Receipt { id: message.id, delivery: message.delivery });
-    let own = [
-        ("coracle-receipt", receipt),
-        ("coracle-message-id", message.id.to_string()),
-        ("coracle-deliveries", message.deliveries.to_string()),
-    ];
-    let sent = message
-        .headers
-        .iter()
-        .map(|header| (format!("{}{}", super::send::META, header.name), &*header.value));
-    for (name, value) in own
-        .iter()
-        .skip(usize::from(once))
-        .map(|(name, value)| ((*name).to_owned(), value.as_str()))
-        .chain(sent)
-    {
-        if let (Ok(name), Ok(value)) = (http::HeaderName::try_from(name), HeaderValue::from_str(value)) {
-            headers.insert(name, value);
-        }
-    }
-    response
-}
-
-fn empty(revision: Revision) -> Response {
-    let mut response = Response::default();
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(respond::REVISION, HeaderValue::from(revision.0));
-    response
 }
 
 /// A generation that everybody may read: the newest behind `after`, or the next.

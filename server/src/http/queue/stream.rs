@@ -20,7 +20,7 @@ use super::super::hold;
 use super::super::problem::Answer;
 use super::super::turn::{Renewal, Renewed, Withdrawal};
 use super::super::wire as ids;
-use super::{odd, receive, said, shown};
+use super::{delivered, odd, receive, said, shown};
 use crate::edge::{Admitted, Edge};
 
 /// Open the session of the connection, then the stream.
@@ -160,17 +160,17 @@ impl Feed {
         }
     }
 
-    async fn deliver(&mut self, revision: Revision, delivered: Delivered) -> Answer<()> {
+    async fn deliver(&mut self, revision: Revision, got: Delivered) -> Answer<()> {
         self.edge.node.wait_revision(revision, self.edge.deadline()).await?;
-        if delivered.messages.is_empty() {
+        if got.messages.is_empty() {
             return Ok(());
         }
         self.until = None;
         let mut items: Vec<_> =
-            delivered.messages.iter().map(|message| shown::delivery(message, delivered.session)).collect();
+            got.messages.iter().map(|message| shown::delivery(message, got.session)).collect();
         self.edge.node.read(|store| {
             for item in &mut items {
-                receive::fill(store, &self.queue, item);
+                delivered::fill(store, &self.queue, item);
             }
         });
         let session = ids::session(self.session);
