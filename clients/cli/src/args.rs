@@ -123,7 +123,7 @@ mod tests {
             "coracle queue receive mail --max 10 --wait 20s --visibility 1m --ack",
             "coracle queue nack mail r1:1-0.2 --delay 1m --uncounted --fatal --reason why",
             "coracle queue peek mail --state in-flight",
-            "coracle queue open gather --signal go --held locks/boss --token 7",
+            "coracle queue open gather --signal go --held locks/boss --fence 7",
             "coracle queue work mail --parallel 4 -- ./deliver.sh --fast",
             "coracle topic pub orders.paid x --key k --ttl 1h --expect-last-seq 0 --header a=b",
             "coracle topic sub orders.> --from 2026-11-22T05:40:11Z",

@@ -92,9 +92,10 @@ pub enum Queue {
         #[arg(long, value_name = "NAME")]
         signal: Option<String>,
         /// Proof of the claim that the queue's guard asks for, such as locks/boss
-        #[arg(long, value_name = "CLAIM", requires = "token")]
+        #[arg(long, value_name = "CLAIM", requires = "fence")]
         held: Option<String>,
-        #[arg(long, value_name = "TOKEN", requires = "held")]
+        // Not --token, which is the bearer's.
+        #[arg(id = "fence", long, value_name = "TOKEN", requires = "held")]
         token: Option<u64>,
     },
     /// Break the generation of a barrier queue that fills
