@@ -4,9 +4,10 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use coracle_client::Coracle;
 
 /// Three nodes; killed when dropped.
@@ -171,8 +172,23 @@ impl Drop for Node {
     }
 }
 
-/// Ports that nobody listens on, each given out once.
-fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let listeners = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+/// Ports that nobody listens on, each given out once. Below those that connections get from the operating system: or one
+/// could be taken before its server is up.
+///
+/// # Errors
+/// There are none.
+pub fn free_ports(count: usize) -> Result<Vec<u16>> {
+    const PORTS: std::ops::Range<u32> = 10_000..32_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Examples that run side by side begin at different places.
+    let start = std::process::id().wrapping_mul(7_919);
+    let candidates = std::iter::repeat_with(|| start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)));
+    let ports: Vec<u16> = candidates
+        .take(PORTS.len())
+        .filter_map(|n| u16::try_from(PORTS.start + n % (PORTS.end - PORTS.start)).ok())
+        .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .take(count)
+        .collect();
+    ensure!(ports.len() == count, "no free ports");
+    Ok(ports)
 }

@@ -52,7 +52,8 @@ const REGISTER: &str = "Examples:
   coracle service register db --address db.example --port 5432 --permanent
 
 The command gets CORACLE_SERVICE_NAME and CORACLE_SERVICE_ID, and runs in its own process group. When it ends, the
-instance is deregistered and the exit code is that of the command. What is lost meanwhile is registered again.";
+instance is deregistered and the exit code is that of the command; told to stop, we deregister first. What is lost
+meanwhile is registered again.";
 
 const PICK: &str = "Examples:
   curl http://$(coracle service pick web)/
@@ -99,6 +100,9 @@ pub struct Register {
     /// May be given more than once
     #[arg(long = "meta", value_name = "NAME=VALUE", value_parser = pair)]
     pub meta: Vec<(String, String)>,
+    /// When we are told to stop: time from the farewell to the signal for the command, so that callers can turn away
+    #[arg(long, value_name = "DURATION", default_value = "0s", requires = "command")]
+    pub linger: Span,
     /// The command that is the instance
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
@@ -233,7 +237,8 @@ async fn register(connection: &Connection, args: Register) -> Result<(), Failure
         return connection.output().item(&instance, &[("id", instance.id.clone())]);
     }
     let instance = coracle_client::Instance::from_registration(said).id(id).ttl(args.ttl.into());
-    service_run::register(&client.service(args.name.clone()), &args.name, instance, &args.command).await
+    let service = client.service(args.name.clone());
+    service_run::register(&service, &args.name, instance, &args.command, args.linger.into()).await
 }
 
 async fn list(connection: &Connection) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::Stdio;
+use std::time::Duration;
 
 use coracle_client::api::{Instance, ServiceInstances};
 use coracle_client::{RegistrationEnd, RegistrationState, Seen, Service, Update};
@@ -15,59 +16,123 @@ use crate::child;
 use crate::exit::{CLAIM_LOST, Failure};
 use crate::lock_run::{Signals, give_terminal};
 
-/// Register an instance for as long as the command runs, or until interrupted.
+/// Register an instance for as long as the command runs, or until interrupted. A signal to stop deregisters it first; the
+/// command gets the signal `linger` later.
 pub async fn register(
     service: &Service,
     name: &str,
     instance: coracle_client::Instance,
     argv: &[OsString],
+    linger: Duration,
 ) -> Result<(), Failure> {
     let signals = Signals::new()?;
     let registration = service.register(instance).await?;
     eprintln!("coracle: registered service={name} id={}", registration.id());
     let mut states = Box::pin(registration.states().skip(1));
-    let mut ended = None;
     let mut process = match argv {
         [] => None,
-        argv => {
-            let mut command = Command::from(child::command(Signal::TERM, argv)?);
-            command.env("CORACLE_SERVICE_NAME", name).env("CORACLE_SERVICE_ID", registration.id());
-            let process = command.kill_on_drop(true).spawn()?;
-            let group = process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-            let group = group.ok_or_else(|| Failure::Other("the command has no process id".into()))?;
-            give_terminal(group);
-            Some((process, group))
-        }
+        argv => Some(Child::start(name, registration.id(), argv)?),
     };
-    let code = loop {
-        let exited = async {
-            match &mut process {
-                Some((process, _)) => process.wait().await,
-                None => std::future::pending().await,
-            }
-        };
+    let mut ended = None;
+    let stop = loop {
         tokio::select! {
-            exit = exited => break child::exit_code(exit?),
-            signal = signals.next() => match &process {
-                Some((_, group)) => drop(kill_process_group(*group, signal)),
-                None if matches!(signal, Signal::USR1 | Signal::USR2) => {}
-                None => break 0,
+            exit = exited(&mut process) => break Stop::Exit(exit?),
+            signal = signals.next() => match (&process, signal) {
+                (_, Signal::INT | Signal::TERM | Signal::HUP | Signal::QUIT) => break Stop::Signal(signal),
+                (Some(child), other) => child.signal(other),
+                (None, _) => {}
             },
             Some(state) = states.next() => {
                 tell(state);
                 if let RegistrationState::Ended(end) = state {
                     ended = Some(end);
                     if process.is_none() {
-                        break if end == RegistrationEnd::Replaced { CLAIM_LOST } else { 0 };
+                        break Stop::Exit(if end == RegistrationEnd::Replaced { CLAIM_LOST } else { 0 });
                     }
                 }
             }
         }
     };
-    if ended.is_none() {
-        registration.deregister().await?;
-    }
+    drop(states);
+    let farewell = async {
+        match ended {
+            None => registration.deregister().await,
+            Some(_) => Ok(()),
+        }
+    };
+    let code = match stop {
+        Stop::Exit(code) => {
+            farewell.await?;
+            code
+        }
+        Stop::Signal(signal) => {
+            // Nobody answers: the ttl will tell. What we were asked to do is to stop.
+            match tokio::time::timeout(FAREWELL, farewell).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => eprintln!("coracle: {error}"),
+                Err(_) => eprintln!("coracle: could not be deregistered in time"),
+            }
+            match &mut process {
+                None => 0,
+                Some(child) => child.stop(signal, linger, &signals).await?,
+            }
+        }
+    };
     if code == 0 { Ok(()) } else { Err(Failure::Exit(code)) }
+}
+
+/// Longest farewell of one who was told to stop.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+enum Stop {
+    Exit(u8),
+    Signal(Signal),
+}
+
+/// The command that is the instance.
+struct Child {
+    process: tokio::process::Child,
+    group: Pid,
+}
+
+impl Child {
+    fn start(service: &str, id: &str, argv: &[OsString]) -> Result<Self, Failure> {
+        let mut command = Command::from(child::command(Signal::TERM, argv)?);
+        command.env("CORACLE_SERVICE_NAME", service).env("CORACLE_SERVICE_ID", id);
+        let process = command.kill_on_drop(true).spawn()?;
+        let group = process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let group = group.ok_or_else(|| Failure::Other("the command has no process id".into()))?;
+        give_terminal(group);
+        Ok(Self { process, group })
+    }
+
+    fn signal(&self, signal: Signal) {
+        // It may have ended by itself.
+        let _ = kill_process_group(self.group, signal);
+    }
+
+    /// Pass the signal on when the time is over, or another signal comes; wait for the end.
+    async fn stop(&mut self, signal: Signal, linger: Duration, signals: &Signals) -> Result<u8, Failure> {
+        tokio::select! {
+            exit = self.process.wait() => return Ok(child::exit_code(exit?)),
+            _ = signals.next() => {}
+            () = tokio::time::sleep(linger) => {}
+        }
+        self.signal(signal);
+        loop {
+            tokio::select! {
+                exit = self.process.wait() => return Ok(child::exit_code(exit?)),
+                another = signals.next() => self.signal(another),
+            }
+        }
+    }
+}
+
+async fn exited(child: &mut Option<Child>) -> Result<u8, Failure> {
+    match child {
+        Some(child) => Ok(child::exit_code(child.process.wait().await?)),
+        None => std::future::pending().await,
+    }
 }
 
 fn tell(state: RegistrationState) {
