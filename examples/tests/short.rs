@@ -24,6 +24,11 @@ fn a_tree_is_mirrored_while_the_leader_dies() {
 }
 
 #[test]
+fn programs_work_together_without_knowing_each_other() {
+    passes(env!("CARGO_BIN_EXE_coordination"), &["--short"]);
+}
+
+#[test]
 fn a_contended_file_stays_whole() {
     passes(env!("CARGO_BIN_EXE_distributed_lock"), &["--short"]);
 }

@@ -125,7 +125,7 @@ mod tests {
             "coracle queue peek mail --state in-flight",
             "coracle queue open gather --signal go --held locks/boss --fence 7",
             "coracle queue work mail --parallel 4 -- ./deliver.sh --fast",
-            "coracle topic pub orders.paid x --key k --ttl 1h --expect-last-seq 0 --header a=b",
+            "coracle topic pub orders.paid x --about k --ttl 1h --expect-last-seq 0 --header a=b",
             "coracle topic sub orders.> --from 2026-11-22T05:40:11Z",
             "coracle topic config settings --max-per-key 1 --reject",
             "coracle topic subscription set orders.* ship --from first --exclusive --filter a.*",

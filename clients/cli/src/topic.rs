@@ -20,7 +20,7 @@ use crate::subscription::{self, Subscription};
 pub enum Topic {
     /// Publish a message
     #[command(after_help = "Examples:\n  coracle topic pub orders.paid 4711\n  \
-                            coracle topic pub settings red --key color      in a table of current values\n  \
+                            coracle topic pub settings red --about color      in a table of current values\n  \
                             coracle topic pub orders.paid < order.json --content-type application/json")]
     Pub(Publish),
     /// Follow messages
@@ -62,8 +62,8 @@ pub struct Publish {
     #[arg(long, short, value_name = "FILE", conflicts_with = "value")]
     file: Option<PathBuf>,
     /// What the message is about
-    #[arg(long, value_name = "NAME")]
-    key: Option<String>,
+    #[arg(long, value_name = "KEY")]
+    about: Option<String>,
     /// Gone after this
     #[arg(long, value_name = "DURATION")]
     ttl: Option<Span>,
@@ -189,7 +189,7 @@ async fn publish(connection: &Connection, args: Publish) -> Result<(), Failure> 
         None => Value::from(bytes),
     };
     let mut message = connection.client()?.topic(&args.topic).publish(value);
-    if let Some(key) = args.key {
+    if let Some(key) = args.about {
         message = message.key(key);
     }
     if let Some(ttl) = args.ttl {
