@@ -15,6 +15,7 @@ mod locks_line;
 mod many;
 mod membership;
 mod pause;
+mod queues;
 mod scale;
 mod sessions;
 mod sessions_faults;
