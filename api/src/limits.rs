@@ -27,6 +27,15 @@ pub struct Limits {
     pub instances_per_service_max: u64,
     /// Instances of one pick.
     pub pick_instances_max: u64,
+    /// Messages of one send, and of one receive with receipts of one ack.
+    pub send_messages_max: u64,
+    pub receive_messages_max: u64,
+    /// A receive ends with the message that brings its values to this.
+    pub receive_bytes_max: u64,
+    pub message_headers_max: u64,
+    /// Items of one generation of a barrier queue, and ids that it may wait for.
+    pub generation_items_max: u64,
+    pub generation_ids_max: u64,
     pub idempotency_key_bytes_max: u64,
     /// How long the first result of an `Idempotency-Key` is remembered.
     pub idempotency_retention: Span,

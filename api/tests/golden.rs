@@ -355,7 +355,7 @@ fn cluster_and_limits() {
     golden::<MemberAdded>(r#"{"id":"104","cluster_id":"c0ffee","members":[]}"#);
     golden::<Version>(r#"{"version":"0.1.0","api":"v1"}"#);
     golden::<Limits>(
-        r#"{"key_bytes_max":512,"value_bytes_max":262144,"metadata_bytes_max":4096,"body_bytes_max":1048576,"transaction_operations_max":128,"list_items_default":100,"list_items_max":1000,"wait_max":"10m","session_ttl_min":"1s","session_ttl_default":"15s","session_ttl_max":"24h","holds_per_session_max":1000,"waiters_per_object_max":10000,"instances_per_service_max":20000,"pick_instances_max":100,"idempotency_key_bytes_max":255,"idempotency_retention":"1h","streams_max":10000,"quota_bytes":2147483648}"#,
+        r#"{"key_bytes_max":512,"value_bytes_max":262144,"metadata_bytes_max":4096,"body_bytes_max":1048576,"transaction_operations_max":128,"list_items_default":100,"list_items_max":1000,"wait_max":"10m","session_ttl_min":"1s","session_ttl_default":"15s","session_ttl_max":"24h","holds_per_session_max":1000,"waiters_per_object_max":10000,"instances_per_service_max":20000,"pick_instances_max":100,"send_messages_max":1000,"receive_messages_max":100,"receive_bytes_max":1048576,"message_headers_max":32,"generation_items_max":100000,"generation_ids_max":1000,"idempotency_key_bytes_max":255,"idempotency_retention":"1h","streams_max":10000,"quota_bytes":2147483648}"#,
     );
 }
 

@@ -16,6 +16,8 @@ pub(super) struct Desk<'t, 'a> {
     pub keys: Keys,
     pub config: Config,
     pub head: Head,
+    /// Its messages have numbers from this on.
+    pub first: u32,
     before: Head,
 }
 
@@ -35,7 +37,7 @@ impl<'t, 'a> Desk<'t, 'a> {
         let keys = Keys::new(name);
         let config = look::config(txn.view(), &keys, name);
         let head: Head = txn.get(&keys.head()).map(|record| decoded(&record.value)).unwrap_or_default();
-        Self { txn, name: name.to_owned(), keys, config, before: head.clone(), head }
+        Self { txn, name: name.to_owned(), keys, config, before: head.clone(), head, first: 0 }
     }
 
     /// Assign what is ready to those who wait, and write the counts; idle queues leave none.
@@ -76,8 +78,8 @@ impl<'t, 'a> Desk<'t, 'a> {
     pub fn write(&mut self, draft: Draft<'_>, item: Option<Arrival<'_>>) -> MessageId {
         let revision = self.txn.revision();
         let number = match self.head.last {
-            Some(last) if last.revision == revision => last.number + 1,
-            _ => 0,
+            Some(last) if last.revision == revision => self.first.max(last.number + 1),
+            _ => self.first,
         };
         let id = MessageId { revision, number };
         self.head.last = Some(id);

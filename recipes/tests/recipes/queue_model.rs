@@ -179,7 +179,8 @@ impl Run {
                     headers: Vec::new(),
                     item: None,
                 };
-                let send = Send { queue: name, messages: vec![message; *count], attach: Attach::None };
+                let send =
+                    Send { queue: name, messages: vec![message; *count], attach: Attach::None, first: 0 };
                 let Some(Outcome::Sent(sent)) = self.queue(Operation::Send(send)) else { panic!("refused") };
                 for sent in sent {
                     let state = match delay {

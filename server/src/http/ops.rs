@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use axum::body::Body;
 use axum::response::Response;
 use coracle_api::{self as api, Code, Span};
+use coracle_recipes::queue;
 use coracle_store::{Store, limits};
 use http::{HeaderValue, StatusCode, header};
 
@@ -44,6 +45,12 @@ pub async fn limits(call: Call) -> Answer {
         waiters_per_object_max: coracle_recipes::lock::WAITERS,
         instances_per_service_max: coracle_recipes::service::INSTANCES,
         pick_instances_max: super::pick::COUNT_MAX,
+        send_messages_max: queue::BATCH as u64,
+        receive_messages_max: queue::RECEIVE as u64,
+        receive_bytes_max: queue::RECEIVE_BYTES as u64,
+        message_headers_max: queue::HEADERS as u64,
+        generation_items_max: queue::barrier::ITEMS,
+        generation_ids_max: queue::barrier::DECLARED as u64,
         idempotency_key_bytes_max: limits::IDEMPOTENCY_KEY_BYTES as u64,
         idempotency_retention: Span::from_millis_saturating(limits::IDEMPOTENCY_MS),
         streams_max: config.max_streams as u64,

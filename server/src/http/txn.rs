@@ -38,8 +38,8 @@ pub async fn run(mut call: Call) -> Answer {
     unique(&txn.otherwise)?;
     let transaction = Transaction {
         conditions: txn.compares.into_iter().map(condition).collect::<Answer<_>>()?,
-        then: txn.then.into_iter().map(|op| operation(op, max)).collect::<Answer<_>>()?,
-        otherwise: txn.otherwise.into_iter().map(|op| operation(op, max)).collect::<Answer<_>>()?,
+        then: operations(txn.then, max)?,
+        otherwise: operations(txn.otherwise, max)?,
     };
     let mutation = call.mutation(&bytes)?;
     let reply = call.submit(&mutation.command(Action::Transaction(transaction))).await?;
@@ -183,7 +183,14 @@ fn condition(compare: api::Compare) -> Answer<Condition> {
     })
 }
 
-fn operation(operation: api::Operation, value_max: usize) -> Answer<Operation> {
+/// The operations of a branch. Messages of one entry are numbered through, whichever queues they go to: so no receipt of
+/// one is one of another.
+fn operations(list: Vec<api::Operation>, value_max: usize) -> Answer<Vec<Operation>> {
+    let mut messages = 0;
+    list.into_iter().map(|one| operation(one, value_max, &mut messages)).collect()
+}
+
+fn operation(operation: api::Operation, value_max: usize, messages: &mut u32) -> Answer<Operation> {
     Ok(match operation {
         api::Operation::Get { key } => Operation::Get(key_of(&key)?),
         api::Operation::Put { key, value, session, keep_session } => {
@@ -241,7 +248,10 @@ fn operation(operation: api::Operation, value_max: usize) -> Answer<Operation> {
                 headers: Vec::new(),
                 item: None,
             };
-            let send = queue::Send { queue: name.into(), messages: vec![message], attach: Attach::None };
+            let first = *messages;
+            *messages += 1;
+            let send =
+                queue::Send { queue: name.into(), messages: vec![message], attach: Attach::None, first };
             recipes::Operation::Queue(queue::Operation::Send(send)).encode()
         }
         api::Operation::Ack { queue: name, receipt } => {

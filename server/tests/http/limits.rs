@@ -80,6 +80,70 @@ async fn transactions() {
 }
 
 #[tokio::test]
+async fn queues() {
+    let running = start(|_| {}).await;
+    let mut client = Client::connect(running.address).await;
+    let limits = client.get("/v1/limits").await.json();
+    let of = |name: &str| usize::try_from(limits[name].as_u64().unwrap_or_else(|| panic!("{name}"))).unwrap();
+    let list = |count: usize, item: &str| vec![item; count].join(",");
+
+    let most = of("send_messages_max");
+    let batch = |count: usize| format!(r#"{{"items":[{}]}}"#, list(count, r#"{"value":"x"}"#));
+    let path = "/v1/queues/q/messages?batch=true";
+    assert_eq!(client.post(path, batch(most).as_bytes()).await.status, 201);
+    assert_eq!(client.post(path, batch(most + 1).as_bytes()).await.code(), "invalid_argument");
+    assert_eq!(client.get("/v1/queues/q").await.json()["length"], most);
+
+    let most = of("receive_messages_max");
+    let received = client.post(&format!("/v1/queues/q/receive?max={most}"), b"").await.json();
+    assert_eq!(received["items"].as_array().unwrap().len(), most);
+    assert_eq!(client.post(&format!("/v1/queues/q/receive?max={}", most + 1), b"").await.status, 400);
+    let receipts: Vec<&str> =
+        received["items"].as_array().unwrap().iter().map(|item| item["receipt"].as_str().unwrap()).collect();
+    let body = |receipts: &[&str]| serde_json::json!({ "receipts": receipts }).to_string();
+    let over = [&receipts[..], &receipts[..1]].concat();
+    assert_eq!(client.post("/v1/queues/q/ack", body(&over).as_bytes()).await.code(), "invalid_argument");
+    let acked = client.post("/v1/queues/q/ack", body(&receipts).as_bytes()).await.json();
+    assert!(acked["items"].as_array().unwrap().iter().all(|item| item["ok"] == true));
+
+    // A receive is as large as it may be, and one message more.
+    let large = vec![b'v'; 600_000];
+    for _ in 0..3 {
+        assert_eq!(client.post("/v1/queues/large/messages", &large).await.status, 201);
+    }
+    let received = client.post("/v1/queues/large/receive?max=3", b"").await.json();
+    assert!(2 * large.len() > of("receive_bytes_max") && large.len() < of("receive_bytes_max"));
+    assert_eq!(received["items"].as_array().unwrap().len(), 2);
+
+    let headers = |count: usize| {
+        let names: Vec<String> = (0..count).map(|n| format!("Coracle-Meta-N{n}")).collect();
+        names.into_iter().map(|name| (name, "x".to_owned())).collect::<Vec<_>>()
+    };
+    for (count, status) in [(of("message_headers_max"), 201), (of("message_headers_max") + 1, 413)] {
+        let headers = headers(count);
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        assert_eq!(client.call("POST", "/v1/queues/h/messages", &headers, b"x").await.status, status);
+    }
+
+    let barrier = |what: String| format!(r#"{{"kind":"barrier","barrier":{{{what}}}}}"#);
+    let most = of("generation_items_max");
+    for (size, status) in [(most, 201), (most + 1, 400)] {
+        let body = barrier(format!(r#""size":{size}"#));
+        assert_eq!(client.put(&format!("/v1/queues/b{size}"), body.as_bytes()).await.status, status);
+    }
+    let most = of("generation_ids_max");
+    for (count, status) in [(most, 201), (most + 1, 400)] {
+        let ids: Vec<String> = (0..count).map(|n| format!("\"i{n}\"")).collect();
+        let body = barrier(format!(r#""contains":[{}]"#, ids.join(",")));
+        assert_eq!(client.put(&format!("/v1/queues/c{count}"), body.as_bytes()).await.status, status);
+    }
+    // The name of a queue leaves room for that of its dead letters.
+    let name = "n".repeat(507);
+    assert_eq!(client.post(&format!("/v1/queues/{name}/messages"), b"x").await.status, 201);
+    assert_eq!(client.post(&format!("/v1/queues/{name}n/messages"), b"x").await.status, 413);
+}
+
+#[tokio::test]
 async fn pages_follow_their_cursor_at_one_revision() {
     let running = start(|_| {}).await;
     let mut client = Client::connect(running.address).await;

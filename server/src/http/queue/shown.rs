@@ -355,7 +355,10 @@ fn within(what: &str, number: Option<u64>, min: u64, max: u64) -> Answer<()> {
 fn waits_for(wanted: wire::Barrier) -> Answer<barrier::Barrier> {
     within("size", wanted.size, 1, barrier::ITEMS)?;
     within("deadline", wanted.deadline.map(Span::as_millis), 1, SPAN.0)?;
-    let names = |what: &str, names: wire::Names| {
+    let names = |what: &str, names: wire::Names, most: usize| {
+        if names.0.len() > most {
+            return Err(bad_body(format!("{what}: at most {most} actual={}", names.0.len())));
+        }
         for name in &names.0 {
             call::check_name(name).map_err(|detail| bad_body(format!("{what}: {detail}")))?;
         }
@@ -368,9 +371,9 @@ fn waits_for(wanted: wire::Barrier) -> Answer<barrier::Barrier> {
     Ok(barrier::Barrier {
         any: wanted.when == wire::BarrierMode::Any,
         size: wanted.size,
-        contains: names("contains", wanted.contains)?,
-        absent: names("absent", wanted.absent)?,
-        signals: names("signals", wanted.signals)?,
+        contains: names("contains", wanted.contains, barrier::DECLARED)?,
+        absent: names("absent", wanted.absent, barrier::NAMED)?,
+        signals: names("signals", wanted.signals, barrier::NAMED)?,
         deadline: wanted.deadline.map(|after| barrier::Deadline {
             after: Millis(after.as_millis()),
             breaks: wanted.on_deadline == Some(wire::OnDeadline::Break),
