@@ -154,7 +154,7 @@ fn release(items: usize) {
     queue.send(999, None, 0);
     queue.forget();
     let before = timed(1, || {
-        drop(queue.run(Operation::Remove("q".into(), MessageId { revision: Revision(2), number: 0 })))
+        drop(queue.run(Operation::Remove("q".into(), MessageId { revision: Revision(2), number: 0 })));
     });
     let put = timed(1, || queue.send(1, None, 0));
     let released = timed(1, || queue.send(1, None, 0));
