@@ -51,8 +51,8 @@ curl -s "$Q/purge" -X POST >/dev/null
 
 # Of a group one is in flight at a time; other groups go on. The same dedup id is the same message.
 for text in a1 a2; do curl -s "$Q/messages?group=a" -d $text >/dev/null; done
-curl -s "$Q/messages?group=b&dedup_id=b1" -d b1 >/dev/null
-want '"duplicate":true' "$(curl -s "$R/messages?group=b&dedup_id=b1" -d b1)"
+curl -s "$Q/messages?group=b&dedup_id=b$$" -d b1 >/dev/null
+want '"duplicate":true' "$(curl -s "$R/messages?group=b&dedup_id=b$$" -d b1)"
 both=$(curl -s "$Q/receive?max=10" -X POST)
 want '"value":"a1"' "$both"
 want '"value":"b1"' "$both"
