@@ -16,6 +16,7 @@ mod many;
 mod membership;
 mod pause;
 mod queues;
+mod queues_crash;
 mod scale;
 mod sessions;
 mod sessions_faults;

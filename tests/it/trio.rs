@@ -99,18 +99,18 @@ async fn the_same_on_every_family() {
         let session = two.post("/v1/sessions?ttl=1m", "").expect(201).await.member("id");
         let claimed = claim(&format!("session={session}")).send().await.expect("an answer");
         assert!(claimed.status < 300, "{}: {claimed:?}", family.name);
-        until_there(&two, &family, true, patience).await;
+        until_there(two, &family, true, patience).await;
         two.delete(&format!("/v1/sessions/{session}")).expect(200).await;
-        until_there(&one, &family, false, patience).await;
+        until_there(one, &family, false, patience).await;
         claim(&format!("session={session}")).refused(410, "session_expired").await;
 
         // A ttl: a session of its own, told in the answer, that can be renewed and runs out.
         let claimed = claim("ttl=2s").send().await.expect("an answer");
         assert!(claimed.status < 300, "{}: {claimed:?}", family.name);
         let own = claimed.member("session");
-        until_there(&two, &family, true, patience).await;
+        until_there(two, &family, true, patience).await;
         two.post(&format!("/v1/sessions/{own}/renew"), "").expect(200).await;
-        until_there(&two, &family, false, patience).await;
+        until_there(two, &family, false, patience).await;
         two.get(&format!("/v1/sessions/{own}")).refused(410, "session_expired").await;
 
         // A connection: the claim lives while it lives.
@@ -121,9 +121,9 @@ async fn the_same_on_every_family() {
         assert_eq!(first["type"], "acquired", "{}: {first}", family.name);
         assert!(first["session"].is_string() && first["valid_for"].is_string(), "{}: {first}", family.name);
         held.until("held", patience).await;
-        until_there(&two, &family, true, patience).await;
+        until_there(two, &family, true, patience).await;
         drop(held);
-        until_there(&two, &family, false, patience).await;
+        until_there(two, &family, false, patience).await;
 
         // Only one of them, and where a claim must live with something, one of them.
         let dead = "7000000000000001";
@@ -134,6 +134,6 @@ async fn the_same_on_every_family() {
         if family.required {
             claim("").refused(400, "invalid_argument").await;
         }
-        until_there(&two, &family, false, patience).await;
+        until_there(two, &family, false, patience).await;
     }
 }

@@ -4,6 +4,7 @@
 //! that revision says, and the log is a linearization if its revisions respect real time.
 
 mod locks;
+pub mod queues;
 mod reads;
 mod time;
 mod writes;

@@ -2,6 +2,7 @@
 
 mod actor;
 mod draw;
+pub mod queues;
 mod send;
 
 use std::sync::Arc;
