@@ -3,7 +3,7 @@
 use coracle_api::{self as api, Code, Problem, Span};
 use coracle_recipes as recipes;
 use coracle_recipes::lock;
-use coracle_store::{SessionId, Store};
+use coracle_store::{SessionId, Store, View};
 use http::StatusCode;
 
 use super::call::Call;
@@ -104,7 +104,11 @@ pub async fn list(mut call: Call) -> Answer {
     let prefix = call.query.text("prefix")?.unwrap_or_default();
     let selection = recipes::selection(lock::NAME, "").ok_or_else(odd)?;
     if let Some(watching) = watch::asked(&mut call)? {
-        return watch::open(call, watching, watch::Scope::recipe(selection, None, prefix, snapshot)).await;
+        let told = watch::named(None, prefix.clone());
+        let names =
+            move |view: View<'_>, after: Option<&str>, limit| lock::names(view, &prefix, after, limit);
+        let show = |view: View<'_>, name: &str| Some(shown(name, &lock::line(view, name, WAITERS_SHOWN)?));
+        return watch::open(call, watching, watch::Scope::family(selection, names, show, told)).await;
     }
     let listing = Listing::of(&mut call, &[lock::NAME.as_bytes(), prefix.as_bytes()])?;
     if let Some(unchanged) = listing.ready(&mut call, selection).await? {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::call::{Call, outcome, unexpected};
 use super::list::Listing;
 use super::problem::{Answer, Refused};
-use super::{json, respond, watch};
+use super::{respond, watch};
 
 /// A family whose objects have a name and one form each.
 pub struct Objects<T: 'static> {
@@ -67,21 +67,12 @@ impl<T: Serialize> Objects<T> {
 
     /// One object or those whose names start with `prefix`, followed.
     pub fn scope(&'static self, selection: Selection, name: Option<String>, prefix: String) -> watch::Scope {
-        watch::Scope::recipe(selection, name, prefix, |store, name, prefix| {
-            let view = store.view();
-            let names = match name {
-                Some(name) => vec![name.to_owned()],
-                None => (self.names)(view, prefix, None, usize::MAX),
-            };
-            let shown = names.iter().filter_map(|name| (self.show)(view, name));
-            shown
-                .map(|shown| {
-                    let mut out = Vec::new();
-                    json::to_json(&mut out, &shown);
-                    out
-                })
-                .collect()
-        })
+        let told = watch::named(name.clone(), prefix.clone());
+        let names = move |view: View<'_>, after: Option<&str>, limit| match &name {
+            Some(name) => after.is_none().then(|| name.clone()).into_iter().collect(),
+            None => (self.names)(view, &prefix, after, limit),
+        };
+        watch::Scope::family(selection, names, self.show, told)
     }
 }
 

@@ -1,6 +1,5 @@
 //! ⑦ Reading sessions: how each is, and what hangs on it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_api::{self as api, Span};
@@ -13,7 +12,7 @@ use super::call::Call;
 use super::list::Listing;
 use super::problem::{Answer, session_expired};
 use super::session::{id, not_found};
-use super::{frame, json, respond, watch, wire};
+use super::{frame, respond, watch, wire};
 
 /// A session as it is shown, without what only the leader knows of it.
 fn shown(view: View<'_>, session: &Session) -> api::Session {
@@ -57,25 +56,16 @@ fn with_validity(session: &mut api::Session, left: Option<Duration>) {
     }
 }
 
-/// Sessions as JSON, for the snapshot of a watch.
-fn snapshot<'a>(view: View<'_>, sessions: impl Iterator<Item = &'a Arc<Session>>) -> Vec<Vec<u8>> {
-    let write = |session: &Session| {
-        let mut out = Vec::new();
-        json::to_json(&mut out, &shown(view, session));
-        out
-    };
-    sessions.map(|session| write(session)).collect()
-}
-
 /// `GET /v1/sessions/{id}`
 pub async fn show(mut call: Call) -> Answer {
     let id = id(&call)?;
     // What comes and goes of what hangs on it is news of the session, too.
     let selection = Selection::Session(id);
     if let Some(watching) = watch::asked(&mut call)? {
-        let one: watch::Snapshot =
-            Box::new(move |store| snapshot(store.view(), store.session(id).into_iter()));
-        let scope = watch::Scope::objects(selection, Some(one), Box::new(frame::any_event));
+        let name = move |_: View<'_>, after: Option<&str>, _| {
+            after.is_none().then(|| id.to_string()).into_iter().collect()
+        };
+        let scope = watch::Scope::family(selection, name, by_id, Box::new(frame::any_event));
         return watch::open(call, watching, scope).await;
     }
     if let Some(revision) = call.ready(selection).await? {
@@ -104,31 +94,28 @@ pub async fn list(mut call: Call) -> Answer {
     let selection = Selection::Prefix(vec![Family::SESSION.0]);
     if let Some(watching) = watch::asked(&mut call)? {
         let start = prefix.clone();
-        let all: watch::Snapshot = Box::new(move |store| {
-            let within = store.sessions().filter(|session| session.id.to_string().starts_with(&start));
-            snapshot(store.view(), within)
-        });
+        let names = move |view: View<'_>, after: Option<&str>, limit| ids(view, &start, after, limit);
         let told: watch::Told = Box::new(move |out, event| {
             let id = session::id_of(&event.key);
             id.is_some_and(|id| id.to_string().starts_with(&prefix)) && frame::any_event(out, event)
         });
-        return watch::open(call, watching, watch::Scope::objects(selection, Some(all), told)).await;
+        return watch::open(call, watching, watch::Scope::family(selection, names, by_id, told)).await;
     }
     let listing = Listing::of(&mut call, &[b"sessions", prefix.as_bytes()])?;
     if let Some(unchanged) = listing.ready(&mut call, selection).await? {
         return Ok(unchanged);
     }
-    let mut page = listing.page(
-        &call,
-        |view, after, limit| ids(view, &prefix, after, limit),
-        |view, id| Some(shown(view, &*view.session(id.parse().ok()?)?)),
-    )?;
+    let mut page = listing.page(&call, |view, after, limit| ids(view, &prefix, after, limit), by_id)?;
     let ids: Vec<_> = page.items.iter().map(|session| SessionId(session.id.value())).collect();
     let left = call.edge.validity(&ids).await;
     for (session, left) in page.items.iter_mut().zip(left) {
         with_validity(session, left);
     }
     Ok(page.answer())
+}
+
+fn by_id(view: View<'_>, id: &str) -> Option<api::Session> {
+    Some(shown(view, &*view.session(id.parse().ok()?)?))
 }
 
 /// Printed ids that start with `prefix`: they sort as the numbers do.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use coracle_api::Span;
 use coracle_raft::node::Watch;
-use coracle_store::{Change, Event, HistoryError, Key, Order, Range, Revision, Selection, Store};
+use coracle_store::{Change, Event, HistoryError, Key, Order, Range, Revision, Selection, Store, View};
+use serde::Serialize;
 
 use super::call::Call;
 use super::frame::{self, Frames};
@@ -86,14 +87,25 @@ pub struct Scope {
 
 /// Objects as JSON, each by itself.
 pub type Snapshot = Box<dyn Fn(&Store) -> Vec<Vec<u8>> + Send + Sync>;
+/// Names behind a name, at most so many, each with its object as JSON if there is one; all as of the view.
+pub type Pages = Box<dyn Fn(View<'_>, Option<&str>, usize) -> Vec<(String, Option<Vec<u8>>)> + Send + Sync>;
 /// Appends an event as JSON if it is within the scope.
 pub type Told = Box<dyn Fn(&mut Vec<u8>, &Event) -> bool + Send + Sync>;
 
 /// How its snapshot and its events look.
 enum Items {
     Kv,
-    /// `None`: events only.
-    Objects(Option<Snapshot>, Told),
+    Objects(Shown, Told),
+}
+
+/// What a snapshot is made of.
+enum Shown {
+    /// Events only.
+    Nothing,
+    /// Made at once: for a few.
+    Whole(Snapshot),
+    /// Read as the client reads it.
+    Pages(Pages),
 }
 
 impl Scope {
@@ -103,7 +115,28 @@ impl Scope {
 
     /// Anything else: what the snapshot shows, if there is one, and what is told of an event in the selection.
     pub fn objects(selection: Selection, snapshot: Option<Snapshot>, told: Told) -> Self {
-        Self { selection, items: Items::Objects(snapshot, told) }
+        Self { selection, items: Items::Objects(snapshot.map_or(Shown::Nothing, Shown::Whole), told) }
+    }
+
+    /// The objects of a family, however many: `names` and `show` as of a list ([`super::list::Listing::page`]).
+    pub fn family<T: Serialize>(
+        selection: Selection,
+        names: impl Fn(View<'_>, Option<&str>, usize) -> Vec<String> + Send + Sync + 'static,
+        show: impl Fn(View<'_>, &str) -> Option<T> + Send + Sync + 'static,
+        told: Told,
+    ) -> Self {
+        let pages: Pages = Box::new(move |view, after, limit| {
+            let json = |name: String| {
+                let shown = show(view, &name).map(|shown| {
+                    let mut out = Vec::new();
+                    json::to_json(&mut out, &shown);
+                    out
+                });
+                (name, shown)
+            };
+            names(view, after, limit).into_iter().map(json).collect()
+        });
+        Self { selection, items: Items::Objects(Shown::Pages(pages), told) }
     }
 
     /// The objects of a recipe: one, or those whose names start with `prefix`. `shown` makes them JSON, by the one name
@@ -116,17 +149,11 @@ impl Scope {
     ) -> Self {
         let (one, start) = (name.clone(), prefix.clone());
         let snapshot: Snapshot = Box::new(move |store| shown(store, one.as_deref(), &start));
-        let told: Told = Box::new(move |out, event| {
-            let within = coracle_recipes::describe(event).is_some_and(|it| {
-                name.as_ref().is_none_or(|n| *n == it.name) && it.name.starts_with(&prefix)
-            });
-            within && frame::any_event(out, event)
-        });
-        Self::objects(selection, Some(snapshot), told)
+        Self::objects(selection, Some(snapshot), named(name, prefix))
     }
 
     fn has_snapshot(&self) -> bool {
-        !matches!(self.items, Items::Objects(None, _))
+        !matches!(self.items, Items::Objects(Shown::Nothing, _))
     }
 
     /// Append an event if it is within the scope.
@@ -142,6 +169,15 @@ impl Scope {
             Items::Objects(_, told) => told(out, event),
         }
     }
+}
+
+/// What is told of the objects of a recipe: of one, or of those whose names start with `prefix`.
+pub fn named(name: Option<String>, prefix: String) -> Told {
+    Box::new(move |out, event| {
+        let within = coracle_recipes::describe(event)
+            .is_some_and(|it| name.as_ref().is_none_or(|n| *n == it.name) && it.name.starts_with(&prefix));
+        within && frame::any_event(out, event)
+    })
 }
 
 /// Open the stream; whether it may begin is decided before its first byte.
@@ -194,6 +230,8 @@ enum Stage {
 enum Chunks {
     /// Behind this key.
     Kv(Option<Key>),
+    /// Behind this name.
+    Pages(Option<String>),
     /// What is left of the items.
     Made(std::vec::IntoIter<Vec<u8>>),
 }
@@ -322,10 +360,9 @@ impl Feed {
                 self.cursor = store.revision();
                 match &self.scope.items {
                     Items::Kv => Chunks::Kv(None),
-                    Items::Objects(snapshot, _) => {
-                        let made = snapshot.as_ref().map_or(Vec::new(), |snapshot| snapshot(store));
-                        Chunks::Made(made.into_iter())
-                    }
+                    Items::Objects(Shown::Nothing, _) => Chunks::Made(Vec::new().into_iter()),
+                    Items::Objects(Shown::Whole(snapshot), _) => Chunks::Made(snapshot(store).into_iter()),
+                    Items::Objects(Shown::Pages(_), _) => Chunks::Pages(None),
                 }
             }),
         };
@@ -343,14 +380,29 @@ impl Feed {
             Chunks::Kv(behind) => {
                 let at = self.cursor;
                 let chunk = node.read(|store| kv_chunk(store, &self.scope.selection, behind, at, &mut items));
-                let Ok(last) = chunk else {
-                    // The client took longer for the snapshot than history is kept: it has to begin again.
-                    self.edge.metrics.lagged.inc();
-                    self.frames.mark("lagged", Revision(0));
-                    self.stage = Stage::Ended;
-                    return;
-                };
+                let Ok(last) = chunk else { return self.too_slow() };
                 last.map(|key| Chunks::Kv(Some(key)))
+            }
+            Chunks::Pages(behind) => {
+                let at = self.cursor;
+                let Items::Objects(Shown::Pages(pages), _) = &self.scope.items else { return };
+                let page = node.read(|store| Ok(pages(store.view_at(at)?, behind.as_deref(), CHUNK)));
+                let page: Result<_, HistoryError> = page;
+                let Ok(page) = page else { return self.too_slow() };
+                let (whole, mut last) = (page.len() == CHUNK, None);
+                let mut cut = false;
+                for (name, item) in page {
+                    cut = items.len() > CHUNK_BYTES;
+                    if cut {
+                        break;
+                    }
+                    last = Some(name);
+                    if let Some(item) = item {
+                        comma(&mut items);
+                        items.extend_from_slice(&item);
+                    }
+                }
+                last.filter(|_| whole || cut).map(|name| Chunks::Pages(Some(name)))
             }
         };
         let more = rest.is_some();
@@ -368,6 +420,13 @@ impl Feed {
         if more {
             self.stage = Stage::Snapshot(rest);
         }
+    }
+
+    /// The client took longer for the snapshot than history is kept: it has to begin again.
+    fn too_slow(&mut self) {
+        self.edge.metrics.lagged.inc();
+        self.frames.mark("lagged", Revision(0));
+        self.stage = Stage::Ended;
     }
 }
 

@@ -141,3 +141,43 @@ async fn sessions_are_listed_by_the_beginning_of_their_id() {
     }
     assert_eq!(watch.frame().await["events"][0]["name"], ids[3].as_str());
 }
+
+#[tokio::test]
+async fn a_long_snapshot_comes_in_chunks_of_one_revision() {
+    let running = start(|_| {}).await;
+    let mut client = Client::connect(running.address).await;
+    for i in 0..600 {
+        let path = format!("/v1/locks/l{i:03}/acquire?ttl=1m");
+        assert_eq!(client.post(&path, b"").await.status, 200);
+    }
+    let mut later = 0;
+    for (family, count) in [("locks", 600), ("sessions", 600), ("locks?prefix=l1", 100), ("locks/l100", 1)] {
+        let mark = if family.contains('?') { '&' } else { '?' };
+        let path = format!("/v1/{family}{mark}watch=true");
+        let mut frames = Frames::open(running.address, "GET", &path, &[]).await;
+        let (mut items, mut chunks, mut revision) = (Vec::new(), 0, None);
+        loop {
+            let frame = frames.frame().await;
+            assert_eq!(frame["type"], "snapshot");
+            assert_eq!(revision.get_or_insert(frame["revision"].clone()), &frame["revision"]);
+            items.extend(frame["items"].as_array().unwrap().clone());
+            chunks += 1;
+            // What changes meanwhile comes behind the snapshot.
+            later += 1;
+            let path = format!("/v1/locks/l{chunks:03}x-{later}/acquire?ttl=1m");
+            assert_eq!(client.post(&path, b"").await.status, 200);
+            if frame["more"] != true {
+                break;
+            }
+        }
+        assert!(items.len() >= count && chunks == items.len().div_ceil(256), "{family}: {chunks}");
+        let named = |item: &Value| item["name"].as_str().or(item["id"].as_str()).unwrap().to_owned();
+        let names: Vec<_> = items.iter().map(named).collect();
+        assert!(names.is_sorted_by(|a, b| a < b), "each once, in order");
+        if family.starts_with("locks") {
+            assert!(!names.iter().any(|name| name.ends_with(&format!("x-{later}"))));
+        }
+        // Then the changes, if any are within, and the mark behind them.
+        while frames.frame().await["type"] != "synced" {}
+    }
+}
