@@ -36,6 +36,12 @@ pub struct Limits {
     /// Items of one generation of a barrier queue, and ids that it may wait for.
     pub generation_items_max: u64,
     pub generation_ids_max: u64,
+    pub parties_per_barrier_max: u64,
+    pub count_per_latch_max: u64,
+    /// Members that a barrier or a latch names beforehand.
+    pub declared_members_max: u64,
+    pub members_per_group_max: u64,
+    pub slots_per_group_max: u64,
     pub idempotency_key_bytes_max: u64,
     /// How long the first result of an `Idempotency-Key` is remembered.
     pub idempotency_retention: Span,

@@ -335,6 +335,11 @@ fn come(txn: &mut Txn<'_>, enter: Enter) -> Result<Outcome, StoreRefusal> {
         Some((Stage::Waiting, ..)) => false,
         Some((Stage::Out, ..)) | None => state.lets_in(config),
     };
+    if let Attach::Session(session) = attach
+        && view.session(session).is_none()
+    {
+        return Err(StoreRefusal::SessionExpired(session));
+    }
     if !wait && !gets_in {
         return Err(Refusal::Waiting(state.waiting, config.parties).into());
     }

@@ -1,6 +1,7 @@
 //! Tests of the whole program: real processes, real sockets, real signals.
 
 mod bad_input;
+mod bad_meetings;
 mod corruption;
 mod crash;
 mod curl;

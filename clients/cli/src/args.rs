@@ -4,7 +4,10 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::connection::Connection;
-use crate::{child, cluster, dev, events, kv, lock, queue, serve, service, session, topic, txn};
+use crate::{
+    barrier, child, cluster, counter, dev, events, fence, group, kv, latch, lock, queue, serve, service,
+    session, topic, txn,
+};
 
 /// Coordination service: replicated keys, locks and sessions, driven by plain HTTP.
 #[derive(Debug, Parser)]
@@ -38,6 +41,21 @@ pub enum Command {
     /// Queues: send, receive, work
     #[command(subcommand)]
     Queue(queue::Queue),
+    /// Barriers: meet others, wait at gates
+    #[command(subcommand)]
+    Barrier(barrier::Barrier),
+    /// Latches: count down, wait until all have
+    #[command(subcommand)]
+    Latch(latch::Latch),
+    /// Counters and blocks of ids
+    #[command(subcommand)]
+    Counter(counter::Counter),
+    /// Groups: be a member, see who is
+    #[command(subcommand)]
+    Group(group::Group),
+    /// Fences: check tokens for stores that cannot
+    #[command(subcommand)]
+    Fence(fence::Fence),
     /// Services: who can be called, and whom to call next
     #[command(subcommand)]
     Service(service::Service),
@@ -112,6 +130,17 @@ mod tests {
             "coracle kv watch --prefix app/ --after 7",
             "coracle kv import dir --prefix x/",
             "coracle kv export dir --prefix x/",
+            "coracle barrier create job --kind double --parties 5 --at-least",
+            "coracle barrier enter step w1 --wait 10m --ttl 1m",
+            "coracle barrier enter step w1 --durable",
+            "coracle barrier leave job w1 --wait 0",
+            "coracle latch create deploy --members api,db,web",
+            "coracle latch await nightly --wait 2h",
+            "coracle counter add seats -2 --min 0 --max 100",
+            "coracle counter set sold -7 --if-match 41",
+            "coracle group join workers w1 --payload 10.0.0.7 --ttl 30s",
+            "coracle group show workers --min 3 --wait 1m",
+            "coracle fence check printer-7 811",
             "coracle lock deploy",
             "coracle lock deploy --shared --wait 1m --ttl 30s --grace 5s -- make -j2",
             "coracle lock ls",

@@ -3,20 +3,25 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: `exit.rs`.
 
 mod args;
+mod barrier;
 mod bytes_arg;
 mod child;
 mod cluster;
 mod connection;
+mod counter;
 mod dev;
 mod events;
 mod exit;
 mod export;
+mod fence;
 mod files;
+mod group;
 mod import;
 mod kv;
 mod kv_edit;
 mod kv_list;
 mod kv_watch;
+mod latch;
 mod lock;
 mod lock_run;
 mod output;
@@ -69,6 +74,11 @@ fn run(args: Args) -> Result<(), Failure> {
                     Command::Kv(kv) => kv::run(&connection, kv).await,
                     Command::Lock(lock) => lock::run(&connection, lock).await,
                     Command::Queue(queue) => queue::run(&connection, queue).await,
+                    Command::Barrier(barrier) => barrier::run(&connection, barrier).await,
+                    Command::Latch(latch) => latch::run(&connection, latch).await,
+                    Command::Counter(counter) => counter::run(&connection, counter).await,
+                    Command::Group(group) => group::run(&connection, group).await,
+                    Command::Fence(fence) => fence::run(&connection, fence).await,
                     Command::Service(service) => service::run(&connection, service).await,
                     Command::Topic(topic) => topic::run(&connection, topic).await,
                     Command::Session(session) => session::run(&connection, session).await,

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use crate::call::Call;
 use crate::transport::{Answer, Shared, Transport};
 use crate::{
-    Acquire, ClusterApi, Error, Kv, Locks, OpenSession, Queue, Queues, Service, Services, Sessions,
-    TlsOptions, Topic, Topics, TxnBuilder, WatchBuilder,
+    Acquire, Barrier, ClusterApi, Counter, Error, FencedResource, Group, Kv, Latch, Locks, OpenSession,
+    Queue, Queues, Service, Services, Sessions, TlsOptions, Topic, Topics, TxnBuilder, WatchBuilder,
 };
 
 /// A client of one cluster. Cheap to clone; all clones share connections and the endpoint in use.
@@ -106,6 +106,36 @@ impl Coracle {
     #[must_use]
     pub fn locks(&self) -> Locks {
         Locks::new(self.clone())
+    }
+
+    /// A barrier.
+    #[must_use]
+    pub fn barrier(&self, name: impl Into<String>) -> Barrier {
+        Barrier::new(self.clone(), name.into())
+    }
+
+    /// A latch.
+    #[must_use]
+    pub fn latch(&self, name: impl Into<String>) -> Latch {
+        Latch::new(self.clone(), name.into())
+    }
+
+    /// A counter.
+    #[must_use]
+    pub fn counter(&self, name: &str) -> Counter {
+        Counter::new(self.clone(), name)
+    }
+
+    /// A group.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Group {
+        Group::new(self.clone(), name)
+    }
+
+    /// A resource of yours that has its tokens checked here.
+    #[must_use]
+    pub fn fence(&self, resource: &str) -> FencedResource {
+        FencedResource::new(self.clone(), resource)
     }
 
     /// A queue.

@@ -24,15 +24,20 @@
 //! Deliberately not here: any state machine logic. Waiting lines, tokens and expiry live in the server.
 
 mod backoff;
+mod barrier;
 mod call;
 mod client;
 mod cluster;
+mod counter;
 mod error;
 mod escape;
+mod fence;
 mod follow;
+mod group;
 mod guard;
 mod keeper;
 mod kv;
+mod latch;
 mod list;
 mod lock;
 mod queue;
@@ -45,13 +50,18 @@ mod transport;
 mod txn;
 mod watch;
 
+pub use barrier::{Barrier, Enter};
 pub use client::{Builder, Coracle};
 pub use cluster::ClusterApi;
 pub use coracle_api as api;
+pub use counter::{AddToCounter, Counter, SetCounter};
 pub use error::{Error, LossReason};
+pub use fence::FencedResource;
+pub use group::{Group, Join, Membership};
 pub use guard::{Fence, LockGuard};
 pub use keeper::{Session, SessionState};
 pub use kv::{Delete, DeleteRange, Get, Kv, Put};
+pub use latch::Latch;
 pub use list::{History, List};
 pub use lock::{Acquire, Locks};
 pub use queue::{Job, Nack, Queue, Queues, Receive, SendMessage};

@@ -13,7 +13,7 @@ use crate::session::all_pages;
 use crate::{Coracle, Error, LockGuard, Session, WatchBuilder};
 
 /// Longest single request of a wait: a node that died silently costs no more than this, and no place in line.
-const STEP: Duration = Duration::from_secs(10);
+pub(crate) const STEP: Duration = Duration::from_secs(10);
 
 type OnWaiting = Arc<dyn Fn(&Waiting) + Send + Sync>;
 
