@@ -26,6 +26,8 @@ async fn of_keys() {
         bad("GET", format!("/v1/kv/{long}"), "", 400, "invalid_argument"),
         bad("GET", format!("/v1/kv?key={long}"), "", 400, "invalid_argument"),
         bad("GET", "/v1/kv?key=", "", 400, "invalid_argument"),
+        bad("GET", "/v1/kv/a?if_match=77&if_none_match=x", "", 400, "invalid_argument"),
+        bad("GET", "/v1/kv/nothing?if_match=x", "", 400, "invalid_argument"),
         bad("PUT", "/v1/kv", "x", 405, "method_not_allowed"),
         bad("POST", "/v1/kv/a", "x", 405, "method_not_allowed"),
         bad("POST", "/v1/kv/", "x", 405, "method_not_allowed"),

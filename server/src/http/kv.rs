@@ -71,8 +71,8 @@ async fn read(mut call: Call, key: Key) -> Answer {
     let at = call.query.number("revision", 0..=u64::MAX)?.map(Revision);
     let poll = call.long_poll()?;
     let format = call.format(&[("raw", Format::Raw), ("json", Format::Json)])?;
-    let if_none_match = call.twin("if_none_match", "if-none-match")?;
-    let if_match = call.twin("if_match", "if-match")?;
+    let if_none_match = call.twin("if_none_match", "if-none-match")?.as_deref().map(tags).transpose()?;
+    let if_match = call.twin("if_match", "if-match")?.as_deref().map(tags).transpose()?;
     call.query.done()?;
     let wanted = Wanted { key, at, format, if_match, if_none_match };
     match poll {
@@ -97,8 +97,8 @@ struct Wanted {
     key: Key,
     at: Option<Revision>,
     format: Option<Format>,
-    if_match: Option<String>,
-    if_none_match: Option<String>,
+    if_match: Option<Tags>,
+    if_none_match: Option<Tags>,
 }
 
 impl Wanted {
@@ -109,7 +109,7 @@ impl Wanted {
             Some(at) => store.get_at(key, at).map(|record| (record, at)),
         })?;
         let Some(record) = found else { return Err(key_not_found(key, revision)) };
-        let (if_match, if_none_match) = (self.if_match.as_deref(), self.if_none_match.as_deref());
+        let (if_match, if_none_match) = (self.if_match.as_ref(), self.if_none_match.as_ref());
         conditional(key, &record, revision, if_match, if_none_match, |record| {
             if self.format == Some(Format::Json) {
                 respond::entry(revision, key, record)
@@ -125,15 +125,15 @@ fn conditional(
     key: &Key,
     record: &Arc<Record>,
     revision: Revision,
-    if_match: Option<&str>,
-    if_none_match: Option<&str>,
+    if_match: Option<&Tags>,
+    if_none_match: Option<&Tags>,
     answer: impl FnOnce(&Record) -> Response,
 ) -> Answer {
-    if if_match.map(tags).transpose()?.is_some_and(|tags| !tags.matches(record.mod_revision)) {
+    if if_match.is_some_and(|tags| !tags.matches(record.mod_revision)) {
         let refusal = coracle_store::Refusal::RevisionMismatch(key.clone(), record.mod_revision);
         return Err(super::problem::refused(&refusal, revision));
     }
-    if if_none_match.map(tags).transpose()?.is_some_and(|tags| tags.matches(record.mod_revision)) {
+    if if_none_match.is_some_and(|tags| tags.matches(record.mod_revision)) {
         let mut response = respond::not_modified(revision);
         respond::item_headers(response.headers_mut(), record);
         return Ok(response);
