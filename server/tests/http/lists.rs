@@ -171,8 +171,8 @@ async fn a_long_snapshot_comes_in_chunks_of_one_revision() {
             }
         }
         assert!(items.len() >= count && chunks == items.len().div_ceil(256), "{family}: {chunks}");
-        let named = |item: &Value| item["name"].as_str().or(item["id"].as_str()).unwrap().to_owned();
-        let names: Vec<_> = items.iter().map(named).collect();
+        let name_of = |item: &Value| item["name"].as_str().or(item["id"].as_str()).unwrap().to_owned();
+        let names: Vec<_> = items.iter().map(name_of).collect();
         assert!(names.is_sorted_by(|a, b| a < b), "each once, in order");
         if family.starts_with("locks") {
             assert!(!names.iter().any(|name| name.ends_with(&format!("x-{later}"))));
