@@ -9,6 +9,8 @@
     reason = "a stopwatch stands outside the recipes"
 )]
 
+use std::time::Instant;
+
 use coracle_recipes::Recipes;
 use coracle_recipes::queue::barrier::{Barrier, HandOut};
 use coracle_recipes::queue::{
@@ -20,7 +22,7 @@ use coracle_store::{
 };
 
 /// So many operations of a kind are timed at each length.
-const TIMED: usize = 2_000;
+const TIMED: usize = 20_000;
 
 struct Queue {
     store: Store,
@@ -91,18 +93,18 @@ impl Queue {
     }
 }
 
-/// Time this thread has had a processor, so that a busy machine does not blur the figures.
-fn on_processor() -> u64 {
-    let schedule = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    schedule.split(' ').next().and_then(|nanoseconds| nanoseconds.parse().ok()).unwrap_or(0)
-}
-
-fn timed(count: usize, mut work: impl FnMut()) -> u64 {
-    let begin = on_processor();
-    for _ in 0..count {
-        work();
+/// Nanoseconds each: the shortest of ten runs of a tenth, so that a busy machine does not blur the figures.
+fn timed(count: usize, mut work: impl FnMut()) -> u128 {
+    let tenth = (count / 10).max(1);
+    let mut shortest = u128::MAX;
+    for _ in 0..count / tenth {
+        let begin = Instant::now();
+        for _ in 0..tenth {
+            work();
+        }
+        shortest = shortest.min(begin.elapsed().as_nanos() / tenth as u128);
     }
-    (on_processor() - begin) / count as u64
+    shortest
 }
 
 fn at_length(length: usize) {
@@ -165,7 +167,7 @@ fn release(items: usize) {
 }
 
 fn main() {
-    println!("nanoseconds each, on the processor");
+    println!("nanoseconds each");
     println!(
         "{:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "messages", "send", "receive", "ack", "nack", "due", "grouped"
