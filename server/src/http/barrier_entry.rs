@@ -160,6 +160,11 @@ impl Kind for Entering {
         grant.1
     }
 
+    /// Whoever gives up breaks the generation itself.
+    fn holds_good(&self, grant: &Grant) -> bool {
+        grant.0.is_ok()
+    }
+
     /// A cyclic barrier keeps nothing of those who passed, and what did not come to pass has nobody inside.
     fn ends(&self, grant: &Grant) -> bool {
         let cyclic = || {

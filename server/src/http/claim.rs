@@ -58,6 +58,11 @@ pub trait Kind: Send + Sync + 'static {
     /// Whose the grant is.
     fn holder(&self, grant: &Self::Grant) -> SessionId;
 
+    /// Whether a grant that is found after the claim was taken back is one. Not if taking it back is what decided it.
+    fn holds_good(&self, _: &Self::Grant) -> bool {
+        true
+    }
+
     /// Whether the claim is over with its grant: nothing is held that has to be kept alive.
     fn ends(&self, _: &Self::Grant) -> bool {
         false

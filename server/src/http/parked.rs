@@ -159,7 +159,9 @@ impl<K: Kind> Parked<K> {
         let reply = edge.node.propose(&command, deadline).await?;
         self.withdrawal.settle();
         edge.node.wait_revision(reply.revision, deadline).await?;
-        if let Turn::Granted(_) = self.following.turn() {
+        if let Turn::Granted(grant) = self.following.turn()
+            && self.following.kind.holds_good(&grant)
+        {
             return self.settled_late().await;
         }
         claim::fill_in_validity(&edge, &mut standing.blockers).await;
