@@ -33,6 +33,14 @@ pub struct Limits {
     /// A receive ends with the message that brings its values to this.
     pub receive_bytes_max: u64,
     pub message_headers_max: u64,
+    /// Messages, and bytes of them, of one publish.
+    pub publish_messages_max: u64,
+    pub publish_bytes_max: u64,
+    /// What `max_per_key` of a topic may ask for.
+    pub messages_per_key_max: u64,
+    pub subscriptions_per_topic_max: u64,
+    /// Unsettled deliveries of one subscription.
+    pub deliveries_in_flight_max: u64,
     /// Items of one generation of a barrier queue, and ids that it may wait for.
     pub generation_items_max: u64,
     pub generation_ids_max: u64,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use axum::body::Body;
 use axum::response::Response;
 use coracle_api::{self as api, Code, Span};
-use coracle_recipes::queue;
+use coracle_recipes::{queue, topic};
 use coracle_store::{Store, limits};
 use http::{HeaderValue, StatusCode, header};
 
@@ -49,6 +49,11 @@ pub async fn limits(call: Call) -> Answer {
         receive_messages_max: queue::RECEIVE as u64,
         receive_bytes_max: queue::RECEIVE_BYTES as u64,
         message_headers_max: queue::HEADERS as u64,
+        publish_messages_max: topic::BATCH as u64,
+        publish_bytes_max: topic::BATCH_BYTES as u64,
+        messages_per_key_max: topic::PER_KEY,
+        subscriptions_per_topic_max: topic::SUBSCRIPTIONS as u64,
+        deliveries_in_flight_max: topic::IN_FLIGHT_MAX,
         generation_items_max: queue::barrier::ITEMS,
         generation_ids_max: queue::barrier::DECLARED as u64,
         parties_per_barrier_max: coracle_recipes::barrier::PARTIES,

@@ -11,4 +11,5 @@ mod server;
 mod startup;
 mod streams;
 mod tls;
+mod topics;
 mod waits;
