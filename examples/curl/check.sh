@@ -22,7 +22,8 @@ curl() {
 
 patient() {
 	echo . >>"$scratch/requests"
-	[ "$(wc -l <"$scratch/requests")" -ne 4 ] || kill -9 "$CORACLE_KILLS"
+	# Of two requests at once both may be the fourth; it is killed once.
+	[ "$(wc -l <"$scratch/requests")" -ne 4 ] || kill -9 "$CORACLE_KILLS" 2>/dev/null || true
 	key=$(cat /proc/sys/kernel/random/uuid)
 	for _ in $(seq 20); do
 		case " $* " in
