@@ -160,6 +160,8 @@ codes! {
     SubscriptionBusy "subscription_busy" 409 AfterChange None "Another session receives from the subscription";
     SeqMismatch "seq_mismatch" 412 AfterReread None "The topic has another last seq";
     TooManyInFlight "too_many_in_flight" 429 SameRequest None "Too many deliveries are unsettled";
+    SemaphoreNotFound "semaphore_not_found" 404 AfterChange None "The semaphore does not exist";
+    ElectionVacant "election_vacant" 404 AfterChange None "Nobody leads";
 }
 
 impl fmt::Display for Code {
@@ -275,6 +277,8 @@ topic_full 409 after_change none
 subscription_busy 409 after_change none
 seq_mismatch 412 after_reread none
 too_many_in_flight 429 same_request none
+semaphore_not_found 404 after_change none
+election_vacant 404 after_change none
 ";
 
     #[test]

@@ -331,8 +331,9 @@ pub enum HoldFrame {
         session: SessionId,
         token: u64,
         valid_for: Span,
-        #[serde(default)]
-        mode: Mode,
+        /// Of a lock, or of a key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<Mode>,
     },
     /// All have come to a barrier. Behind a cyclic one the stream ends; in a double one the session is inside.
     Entered {
@@ -354,6 +355,9 @@ pub enum HoldFrame {
     },
     Lost {
         reason: String,
+        /// What the operator said who broke it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
     },
     /// The session lives, but something was taken from it.
     Taken(Lost),

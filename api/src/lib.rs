@@ -10,6 +10,7 @@ mod barrier;
 mod cluster;
 mod code;
 mod counter;
+mod election;
 mod fence;
 mod frame;
 mod group;
@@ -25,6 +26,7 @@ mod problem;
 pub mod queue;
 #[cfg(feature = "schema")]
 pub mod schema;
+mod semaphore;
 mod service;
 mod session;
 mod size;
@@ -37,6 +39,7 @@ pub use barrier::{Barrier, BarrierConfig, BarrierKind, Entered, Entering, Gate, 
 pub use cluster::{Cluster, Member, MemberAdd, MemberAdded, MemberState, Role, Version};
 pub use code::{Code, Effect, Retry, UnknownCode};
 pub use counter::{Counted, Counter};
+pub use election::{Candidate, Elected, Election, Leader, Resigned};
 pub use fence::{Fence, FencePassed};
 pub use frame::{ByeReason, Event, Frame, HoldFrame};
 pub use group::{Group, GroupMember, Joined, Left};
@@ -47,11 +50,12 @@ pub use kv::{Deleted, Entry, KvHistory, KvList, KvVersion, Prefix, Put};
 pub use latch::{CountedDown, Latch, LatchConfig};
 pub use limits::Limits;
 pub use lock::{
-    AcquireMany, Acquired, Blocker, Broken, Holder, Lock, LockConfig, LockRef, Mode, Released, Renewed,
-    Waiter, Waiting,
+    AcquireMany, Acquired, AcquiredMany, AcquiredOne, Blocker, Broken, Holder, Lock, LockConfig, LockRef,
+    Mode, Released, Renewed, Waiter, Waiting, WaitsFor,
 };
 pub use page::Page;
 pub use problem::{InvalidField, PROBLEM_JSON, Problem};
+pub use semaphore::{PermitHolder, PermitWaiter, PermitsAcquired, PermitsBroken, Semaphore, SemaphoreConfig};
 pub use service::{
     Instance, InstanceRenewed, InvalidRatio, Liveness, Picked, PrometheusGroup, Ratio, Registration, Service,
     ServiceConfig, ServiceInstances, Status, authority,

@@ -50,6 +50,13 @@ pub struct Limits {
     pub declared_members_max: u64,
     pub members_per_group_max: u64,
     pub slots_per_group_max: u64,
+    /// Locks acquired together.
+    pub locks_together_max: u64,
+    /// How long a lock may stay closed after an expiry.
+    pub lock_delay_max: Span,
+    pub semaphore_permits_max: u64,
+    /// What a leader says.
+    pub election_value_bytes_max: u64,
     pub idempotency_key_bytes_max: u64,
     /// How long the first result of an `Idempotency-Key` is remembered.
     pub idempotency_retention: Span,

@@ -35,9 +35,33 @@ pub struct Acquired {
     pub valid_for: Span,
     #[serde(default)]
     pub mode: Mode,
-    /// How many grants of this lock came before this one.
+    /// How many grants of this lock came before this one since it was last idle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ordinal: Option<u64>,
+    /// How many releases end the hold, if more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+}
+
+/// Answer of `POST /v1/locks` that got them all (200).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct AcquiredMany {
+    pub session: SessionId,
+    /// Time left of the session; count it from when the request was *sent*.
+    pub valid_for: Span,
+    /// In the order of their names.
+    pub items: Vec<AcquiredOne>,
+}
+
+/// One of the locks that were got together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct AcquiredOne {
+    pub name: String,
+    pub token: u64,
+    #[serde(default)]
+    pub mode: Mode,
 }
 
 /// Answer of an acquire with `keep=true` whose wait ran out (202): the place in the line is kept.
@@ -50,6 +74,9 @@ pub struct Waiting {
     pub valid_for: Span,
     #[serde(default)]
     pub blockers: Vec<Blocker>,
+    /// Nothing is granted before this moment, to anybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_until: Option<Instant>,
 }
 
 /// Who stands in the way of an acquire: a member of 202 and of the problem `lock_held`.
@@ -63,8 +90,12 @@ pub struct Blocker {
     pub since: Instant,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_for: Option<Span>,
-    #[serde(default)]
-    pub mode: Mode,
+    /// Of a lock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// Of a semaphore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permits: Option<u64>,
 }
 
 /// Answer of a release.
@@ -75,6 +106,9 @@ pub struct Released {
     #[serde(default)]
     pub released_to: Vec<SessionId>,
     pub revision: u64,
+    /// It is still held: so many releases are to come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
 }
 
 /// Answer of a renewal or transfer of a lock.
@@ -112,6 +146,14 @@ pub struct Holder {
     pub count: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ordinal: Option<u64>,
+    /// It has lasted longer than `max_hold`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub overdue: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+pub(crate) fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn one() -> u64 {
@@ -141,8 +183,25 @@ pub struct Lock {
     /// In the order in which they will be granted.
     #[serde(default)]
     pub waiters: Vec<Waiter>,
+    /// How many wait in all, if more than are listed here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<LockConfig>,
+    /// Nothing is granted before this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_until: Option<Instant>,
+}
+
+/// One step of a cycle: a member of the problem `would_deadlock`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct WaitsFor {
+    pub session: SessionId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The lock it waits for, which the session of the next step holds or will get first.
+    pub lock: String,
 }
 
 /// Body of `PUT /v1/locks/{n}`.
@@ -153,8 +212,10 @@ pub struct LockConfig {
     /// How long the lock stays closed after a holder expired, 0 to 60 s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock_delay: Option<Span>,
+    /// A hold that lasts longer is reported as overdue; it stays.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_hold: Option<Span>,
+    /// After an exclusive hold that was shorter the lock stays closed until it would have been so long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_hold: Option<Span>,
 }
@@ -170,9 +231,9 @@ pub struct LockRef {
 }
 
 /// Body of `POST /v1/locks`: all of them at once or none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct AcquireMany {
     pub items: Vec<LockRef>,
 }

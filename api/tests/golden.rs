@@ -338,6 +338,20 @@ fn locks() {
         r#"{"broken":[{"session":"7587d8aa00000001","token":811,"mode":"exclusive","since":"2026-11-22T05:40:11Z","count":1}],"revision":813}"#,
     );
     golden::<AcquireMany>(r#"{"items":[{"name":"a","mode":"exclusive"},{"name":"b","mode":"shared"}]}"#);
+    golden::<AcquiredMany>(
+        r#"{"session":"7587d8aa00000001","valid_for":"30s","items":[{"name":"a","token":811,"mode":"shared"}]}"#,
+    );
+    golden::<PermitsAcquired>(r#"{"session":"7587d8aa00000001","token":811,"valid_for":"30s","permits":3}"#);
+    golden::<Semaphore>(
+        r#"{"name":"pool","limit":5,"free":2,"holders":[{"session":"7587d8aa00000001","owner":"ci-7","token":811,"permits":3,"since":"2026-11-22T05:40:11Z","valid_for":"8.4s"}],"waiters":[{"session":"7587d8aa00000002","permits":4,"since":"2026-11-22T05:40:12Z","position":1}],"waiting":7}"#,
+    );
+    golden::<SemaphoreConfig>(r#"{"limit":5}"#);
+    golden::<Elected>(r#"{"leader":"7587d8aa00000001","token":811,"valid_for":"30s"}"#);
+    golden::<Resigned>(r#"{"leader":null,"revision":842}"#);
+    golden::<Election>(
+        r#"{"name":"cron","leader":{"session":"7587d8aa00000001","owner":"ci-7","token":811,"since":"2026-11-22T05:40:11Z","priority":9,"ordinal":2,"valid_for":"8.4s","value":"10.0.0.7:80","content_type":"text/plain; charset=utf-8"},"candidates":[{"session":"7587d8aa00000002","priority":0,"since":"2026-11-22T05:40:12Z","position":1}]}"#,
+    );
+    golden::<Election>(r#"{"name":"cron","leader":null,"candidates":[]}"#);
     golden::<LockConfig>(r#"{"lock_delay":"5s","max_hold":"1h","min_hold":"0s"}"#);
     refused::<LockConfig>(r#"{"max":"1h"}"#, "unknown field `max`");
 }

@@ -12,12 +12,15 @@ pub mod barrier;
 mod contenders;
 pub mod counter;
 mod declared;
+pub mod election;
 pub mod fence;
 pub mod group;
 pub mod latch;
+mod line;
 pub mod lock;
 mod names;
 pub mod queue;
+pub mod semaphore;
 pub mod service;
 mod timer;
 pub mod topic;
@@ -33,6 +36,7 @@ use minicbor::{Decode, Encode};
 
 pub use contenders::Turn;
 pub use declared::MOST as MEMBERS;
+pub use line::{Hold, Place, Terms, reason_of_break};
 
 /// From the list of recipes: their operations, outcomes and refusals as one type each, and who gets what.
 macro_rules! recipes {
@@ -113,6 +117,8 @@ macro_rules! recipes {
 // The number is part of the log and disk format: a new recipe takes the next one, and none is ever used again.
 recipes! {
     0 Lock lock;
+    1 Semaphore semaphore;
+    2 Election election;
     3 Queue queue;
     4 Topic topic;
     5 Service service;
@@ -129,6 +135,12 @@ pub enum Condition {
     /// `locks/NAME; token=N`: that token is a current hold of the lock.
     #[n(0)]
     LockHeld(#[n(0)] Box<str>, #[n(1)] Revision),
+    /// `semaphores/NAME; token=N`: that token is a current hold of permits.
+    #[n(1)]
+    PermitsHeld(#[n(0)] Box<str>, #[n(1)] Revision),
+    /// `elections/NAME; token=N`: that token is of the present term.
+    #[n(2)]
+    Leads(#[n(0)] Box<str>, #[n(1)] Revision),
     /// The counter's value stands to a number as said; a counter that was never written is 0.
     #[n(8)]
     Counter(#[n(0)] Box<str>, #[n(1)] Comparison, #[n(2)] i64),
@@ -188,6 +200,8 @@ impl coracle_store::Program for Recipes {
     fn check(&self, view: View<'_>, condition: &[u8]) -> Result<(), StoreRefusal> {
         match minicbor::decode(condition).map_err(|_| StoreRefusal::Malformed)? {
             Condition::LockHeld(name, token) => lock::check(view, &name, token),
+            Condition::PermitsHeld(name, token) => semaphore::check(view, &name, token),
+            Condition::Leads(name, token) => election::check(view, &name, token),
             Condition::Counter(name, is, than) => counter::check(view, &name, is, than),
         }
     }

@@ -1,33 +1,40 @@
 //! Locks: exclusive hold and ordered control, one fair line, fencing tokens.
 //!
-//! A lock exists while somebody holds it; nobody waits for a lock that nobody holds. Each claim is one key, attached
-//! to its session, so that the end of the session removes it:
+//! A lock exists while somebody holds it or it is configured. Nobody waits for a lock that nobody holds, unless it is
+//! closed for a while or some claim at the head of the line needs other locks as well. Its claims are a
+//! [`crate::line`], whose waiters rank in the order of their arrival, except that one who goes from shared to exclusive is
+//! ahead of all. Beside them there are, after the name:
 //!
-//! | key, after the name | value | |
+//! | key | value | |
 //! |---|---|---|
-//! | `h` token, session | the [`Hold`] | a holder; in the order of the grants |
-//! | `w` revision of arrival, number within it | its place | a waiter; in the order of arrival, which is that of the grants |
-//! | `c` | number of waiters | only while somebody waits |
+//! | `s` | the [`Config`] | if it is not the default |
+//! | `d` | a moment | closed until then: after an expiry, or after a hold that was shorter than it must be |
 //!
-//! The entry that frees a lock also grants it ([`Lock::advance`]): to the waiter at the head, and if that one shares, to
-//! those behind it up to the first that does not. An arrival is granted at once if the lock is free, or if it is
-//! shared, wants to share and nobody waits: so a queued writer stops later readers.
+//! The entry that frees a lock also grants it ([`advance`]): to the waiter at the head, and if that one shares, to those
+//! behind it up to the first that does not. An arrival is granted at once if the lock is free, or if it is shared, wants
+//! to share and nobody waits: so a queued writer stops later readers. A claim on several locks stands in the lines of
+//! all of them and is granted in the one entry in which it is at the head of each and each admits it.
 
-mod claims;
+mod acquire;
+mod advance;
+mod config;
+mod cycle;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coracle_store::command::Attach;
-use coracle_store::limits::{KEY_OVERHEAD, META_BYTES, NAME_BYTES};
 use coracle_store::{
-    Cause, Event, Family, Key, Principal, Record, Refusal as StoreRefusal, Revision, Selection, SessionId,
-    Timestamp, Txn, View,
+    Cause, Event, Family, Key, Millis, Principal, Record, Refusal as StoreRefusal, Revision, Selection,
+    SessionId, Timestamp, Txn, View,
 };
 use minicbor::{Decode, Encode};
 
-use crate::{Described, bounded, names};
-use claims::{Claimed, Lock, Part, Waiter};
+use crate::line::{Claimed, Line, Part, Terms};
+use crate::{Described, bounded, line, names};
+use coracle_store::limits::NAME_BYTES;
+
+pub use crate::line::WAITERS;
+pub use cycle::Link;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
@@ -55,6 +62,12 @@ pub enum Operation {
     /// Operator: end every hold of the lock; the line moves up. The broken tokens are dead at once.
     #[n(4)]
     Break(#[n(0)] Box<str>, #[n(1)] Box<str>),
+    /// Several locks or none of them.
+    #[n(5)]
+    AcquireMany(#[n(0)] AcquireMany),
+    /// For the holds that begin from now on; the default forgets the configuration.
+    #[n(6)]
+    Configure(#[n(0)] Box<str>, #[n(1)] Config),
 }
 
 /// One session's claim on one lock.
@@ -89,6 +102,40 @@ pub struct Acquire {
     /// line already is answered its place either way.
     #[n(5)]
     pub wait: bool,
+    /// If the session and owner hold it already, count one more: so many releases end the hold.
+    #[n(6)]
+    pub reentrant: bool,
+    /// Change the hold that the session has in the other mode. To shared: at once, and the token stays. To exclusive:
+    /// once nobody else holds, ahead of the line.
+    #[n(7)]
+    pub convert: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct AcquireMany {
+    /// 1..=[`TOGETHER`] different locks.
+    #[n(0)]
+    pub locks: Vec<(Box<str>, Mode)>,
+    #[n(1)]
+    pub attach: Attach,
+    #[n(2)]
+    pub owner: Box<str>,
+    #[n(3)]
+    pub wait: bool,
+}
+
+/// How long a lock is closed, and how long its holds are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Config {
+    /// After the session of a holder has expired nothing is granted for so long; at most [`DELAY_MS`].
+    #[n(0)]
+    pub lock_delay: Millis,
+    /// After an exclusive hold that was shorter nothing is granted until it would have been so long.
+    #[n(1)]
+    pub min_hold: Millis,
+    /// A hold that lasts longer is reported as overdue. It stays.
+    #[n(2)]
+    pub max_hold: Millis,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -102,44 +149,25 @@ pub enum Outcome {
     /// Released, withdrawn, transferred or broken: who holds it now because of that.
     #[n(2)]
     Freed(#[n(0)] Vec<Hold>, #[n(1)] Vec<Hold>),
+    /// One release of several: the hold goes on.
+    #[n(3)]
+    StillHeld(#[n(0)] Hold),
+    /// All of them, in the order of their names.
+    #[n(4)]
+    HeldMany(#[n(0)] Vec<(Box<str>, Hold)>),
+    /// The configuration, and true if there was none before.
+    #[n(5)]
+    Configured(#[n(0)] Config, #[n(1)] bool),
 }
 
 /// A granted claim. `Freed(ended, granted)` lists both sides.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Hold {
-    #[n(0)]
-    pub session: SessionId,
-    #[n(1)]
-    pub owner: Box<str>,
-    #[n(2)]
-    pub mode: Mode,
-    /// Fencing token: the revision of the grant.
-    #[n(3)]
-    pub token: Revision,
-    /// Log time of the grant.
-    #[n(4)]
-    pub since: Timestamp,
-    #[n(5)]
-    pub meta: Box<str>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Place {
-    #[n(0)]
-    pub session: SessionId,
-    #[n(1)]
-    pub owner: Box<str>,
-    #[n(2)]
-    pub mode: Mode,
-    /// 1 is next.
-    #[n(3)]
-    pub position: u64,
-    #[n(4)]
-    pub since: Timestamp,
-    /// Holders in the way, at most 16; none in a [`Line`], which has all the holders.
-    #[n(5)]
-    pub blockers: Vec<Hold>,
-}
+pub type Hold = line::Hold<Mode>;
+/// A place in the line of a lock; of a claim on several, in the line in which it is farthest behind.
+pub type Place = line::Place<Mode>;
+/// Is it my turn yet?
+pub type Turn = crate::Turn<Hold, Place>;
+/// Is it my turn yet, for several locks together?
+pub type TurnOfMany = crate::Turn<Vec<(Box<str>, Hold)>, Place>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Refusal {
@@ -160,26 +188,45 @@ pub enum Refusal {
     /// No such lock is held or waited for (break).
     #[n(5)]
     NotFound,
+    /// Nobody holds it, and nothing is granted until then; the number waiting.
+    #[n(6)]
+    Closed(#[n(0)] Timestamp, #[n(1)] u64),
+    /// To wait would close this cycle: each waits for a lock that the next one holds or will get before it.
+    #[n(7)]
+    WouldDeadlock(#[n(0)] Vec<Link>),
+    /// The session has a claim on this lock already, and it is none that fits.
+    #[n(8)]
+    OtherClaim(#[n(0)] Box<str>),
 }
-
-/// Is it my turn yet?
-pub type Turn = crate::Turn<Hold, Place>;
 
 /// What a lock looks like from outside: holders, then waiters in the order they will be granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct Shown {
     pub holders: Vec<Hold>,
     pub waiters: Vec<Place>,
     /// Waiters in all; `waiters` may be cut at the caller's limit.
     pub waiting: usize,
+    pub config: Option<Config>,
+    /// Nothing is granted before this moment.
+    pub closed_until: Option<Timestamp>,
 }
 
 /// As in the URL.
 pub const NAME: &str = "locks";
 /// First byte of every key of a lock.
 pub const FAMILY: Family = Family(b'l');
-/// Waiters in one line.
-pub const WAITERS: u64 = 10_000;
+/// Locks claimed together.
+pub const TOGETHER: usize = 32;
+/// Longest time that a lock is closed after an expiry, in milliseconds.
+pub const DELAY_MS: u64 = 60_000;
+/// Longest least and greatest time of a hold, in milliseconds.
+pub const HOLD_MS: u64 = 86_400_000;
+
+impl Terms for Mode {
+    const FAMILY: Family = FAMILY;
+}
+
+type Lock = Line<Mode>;
 
 /// The turn of a session's claim. For a waiter it costs the places ahead.
 #[must_use]
@@ -187,8 +234,43 @@ pub fn poll(view: View<'_>, lock: &str, session: SessionId) -> Turn {
     let lock = Lock::new(lock);
     match lock.claim(view, session) {
         None => Turn::Gone,
-        Some(Claimed::Hold(_, hold)) => Turn::Granted(hold),
-        Some(Claimed::Wait(key, waiter)) => Turn::Waiting(lock.place(view, &key, waiter)),
+        Some(Claimed::Hold(hold)) => Turn::Granted(hold),
+        Some(Claimed::Wait(key, waiter)) => Turn::Waiting(advance::place(&lock, view, &key, waiter)),
+    }
+}
+
+/// The turn of a hold that is to be converted to this mode.
+#[must_use]
+pub fn poll_convert(view: View<'_>, lock: &str, session: SessionId, mode: Mode) -> Turn {
+    match (poll(view, lock, session), Lock::new(lock).waiter(view, session)) {
+        (Turn::Granted(hold), Some((key, waiter))) if hold.terms != mode => {
+            Turn::Waiting(advance::place_of_convert(&Lock::new(lock), view, &key, waiter))
+        }
+        (Turn::Granted(hold), None) if hold.terms != mode => Turn::Gone,
+        (turn, _) => turn,
+    }
+}
+
+/// The turn of a claim on several locks.
+#[must_use]
+pub fn poll_many(view: View<'_>, names: &[Box<str>], session: SessionId) -> TurnOfMany {
+    let mut holds = Vec::new();
+    let mut farthest: Option<Place> = None;
+    for name in names {
+        match poll(view, name, session) {
+            Turn::Gone => return TurnOfMany::Gone,
+            Turn::Granted(hold) => holds.push((name.clone(), hold)),
+            Turn::Waiting(place) => {
+                farthest = Some(match farthest.take() {
+                    Some(other) => advance::farther(other, place),
+                    None => place,
+                });
+            }
+        }
+    }
+    match farthest {
+        Some(place) => TurnOfMany::Waiting(place),
+        None => TurnOfMany::Granted(holds),
     }
 }
 
@@ -198,20 +280,22 @@ pub fn prefix(lock: &str) -> Vec<u8> {
     Lock::new(lock).prefix().to_vec()
 }
 
-/// Holders and the first `limit` waiters of a lock; `None` if nobody holds or waits. The places name no blockers:
-/// those are the holders.
+/// A lock with its first `limit` waiters; `None` if nobody holds or waits and nothing is configured. The places name no
+/// blockers: those are the holders.
 #[must_use]
-pub fn line(view: View<'_>, lock: &str, limit: usize) -> Option<Line> {
-    let lock = Lock::new(lock);
+pub fn line(view: View<'_>, name: &str, limit: usize) -> Option<Shown> {
+    let lock = Lock::new(name);
     let holders: Vec<Hold> = lock.holds(view).map(|(_, hold)| hold).collect();
     let places = (1..).zip(lock.waiters(view).take(limit));
-    let waiters = places.map(|(position, (_, waiter))| waiter.place(position, Vec::new())).collect();
-    let waiting = usize::try_from(lock.waiting(view)).unwrap_or(usize::MAX);
-    (!holders.is_empty()).then_some(Line { holders, waiters, waiting })
+    let waiters: Vec<Place> =
+        places.map(|(position, (_, waiter))| waiter.place(position, Vec::new())).collect();
+    let waiting = usize::try_from(lock.counts(view).waiting).unwrap_or(usize::MAX);
+    let (config, closed_until) = (config::of(&lock, view), config::closed(&lock, view));
+    let is_there = !holders.is_empty() || waiting > 0 || config.is_some() || closed_until.is_some();
+    is_there.then_some(Shown { holders, waiters, waiting, config, closed_until })
 }
 
-/// Names of locks that start with `prefix`, after `after`, at most `limit`, in order of their bytes. Costs one
-/// look-up a name, however long the lines are.
+/// Names of locks that start with `prefix`, after `after`, at most `limit`, in order of their bytes.
 #[must_use]
 pub fn names(view: View<'_>, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
     names::list(view, FAMILY, prefix, after, limit)
@@ -219,11 +303,14 @@ pub fn names(view: View<'_>, prefix: &str, after: Option<&str>, limit: usize) ->
 
 pub(crate) fn apply(txn: &mut Txn<'_>, _: &Principal, operation: Operation) -> Result<Outcome, StoreRefusal> {
     match operation {
-        Operation::Acquire(wanted) => acquire(txn, wanted),
+        Operation::Acquire(wanted) if wanted.convert => acquire::convert(txn, wanted),
+        Operation::Acquire(wanted) => acquire::acquire(txn, wanted),
+        Operation::AcquireMany(wanted) => acquire::acquire_many(txn, wanted),
         Operation::Release(claim) => release(txn, &claim),
         Operation::Withdraw(claim) => Ok(withdraw(txn, &claim)),
         Operation::Transfer(claim, to) => transfer(txn, &claim, to),
         Operation::Break(name, reason) => break_holds(txn, &name, &reason),
+        Operation::Configure(name, config) => config::configure(txn, &name, config),
     }
 }
 
@@ -237,165 +324,128 @@ pub(crate) fn check(view: View<'_>, name: &str, token: Revision) -> Result<(), S
 }
 
 /// Sessions ended and their claims are gone: let each line close up, then move.
-pub(crate) fn released(txn: &mut Txn<'_>, gone: &[&(Key, Arc<Record>)], _: Cause) {
-    let mut locks: BTreeMap<String, (Lock, u64)> = BTreeMap::new();
-    for (lock, name, part) in gone.iter().filter_map(|(key, _)| Lock::of(key)) {
-        let (_, left) = locks.entry(name).or_insert((lock, 0));
-        *left += u64::from(matches!(part, Part::Wait));
-    }
-    for (lock, left) in locks.into_values() {
-        if left > 0 {
-            let waiting = lock.waiting(txn.view());
-            lock.set_waiting(txn, waiting.saturating_sub(left));
-        }
-        lock.advance(txn);
-    }
+pub(crate) fn released(txn: &mut Txn<'_>, gone: &[&(Key, Arc<Record>)], cause: Cause) {
+    advance::released(txn, gone, cause);
 }
 
-/// Locks wait for sessions, not for time.
-pub(crate) fn due(_: &mut Txn<'_>, _: &[u8]) {}
+pub(crate) fn due(txn: &mut Txn<'_>, what: &[u8]) {
+    config::due(txn, what);
+}
 
-/// Everything but a new claim makes the line shorter, or moves a hold.
+/// Everything but a new claim or configuration makes the line shorter, or moves a hold.
 pub(crate) fn drains(operation: &Operation) -> bool {
     match operation {
-        Operation::Acquire(_) => false,
+        Operation::Acquire(_) | Operation::AcquireMany(_) | Operation::Configure(..) => false,
         Operation::Release(_) | Operation::Withdraw(_) | Operation::Transfer(..) | Operation::Break(..) => {
             true
         }
     }
 }
 
-/// `acquired`, `released`, `broken`, `expired`; `waiting`, `left` (granted or withdrawn: if granted, the same change
-/// has an `acquired`), `expired`.
+/// `acquired`, `converted`, `counted`, `overdue`, `released`, `broken`, `expired`; `waiting`, `left` (granted or
+/// withdrawn: if granted, the same change has an `acquired`), `expired`; `closed`, `open`; `configured`.
 pub(crate) fn describe(event: &Event) -> Option<Described> {
     let (_, name, part) = Lock::of(&event.key)?;
+    let hold =
+        |record: &Option<Arc<Record>>| record.as_ref().map(|record| line::decoded::<Hold>(&record.value));
     let (op, token) = match (part, &event.record, event.cause) {
-        (Part::Count, ..) => return None,
-        (Part::Hold(token), Some(_), _) => ("acquired", Some(token)),
+        (Part::Hold(token), Some(_), _) => {
+            let op = match (hold(&event.previous), hold(&event.record)) {
+                (Some(was), Some(is)) if was.terms != is.terms => "converted",
+                (Some(was), Some(is)) if !was.overdue && is.overdue => "overdue",
+                (Some(_), Some(_)) => "counted",
+                _ => "acquired",
+            };
+            (op, Some(token))
+        }
         (Part::Hold(token), None, Cause::Broken) => ("broken", Some(token)),
         (Part::Hold(token), None, Cause::SessionExpired) => ("expired", Some(token)),
         (Part::Hold(token), None, Cause::Command | Cause::SessionClosed) => ("released", Some(token)),
         (Part::Wait, Some(_), _) => ("waiting", None),
         (Part::Wait, None, Cause::SessionExpired) => ("expired", None),
         (Part::Wait, None, _) => ("left", None),
+        (Part::Other(config::CLOSED), Some(_), _) => ("closed", None),
+        (Part::Other(config::CLOSED), None, _) => ("open", None),
+        (Part::Other(config::CONFIG), ..) => ("configured", None),
+        (Part::Other(_), ..) => return None,
     };
     let session = event.record.as_ref().or(event.previous.as_ref())?.session;
     Some(Described { family: NAME, op, name, item: None, session, token })
 }
 
 pub(crate) fn selection(name: &str) -> Selection {
-    Selection::Prefix(Lock::new(name).prefix().to_vec())
-}
-
-fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, StoreRefusal> {
-    let Acquire { lock: name, mode, attach, owner, meta, wait } = wanted;
-    bounded("lock", name.len(), 1, NAME_BYTES)?;
-    bounded("owner", owner.len(), 0, NAME_BYTES)?;
-    bounded("meta", meta.len(), 0, META_BYTES)?;
-    let session = match &attach {
-        Attach::Session(id) => *id,
-        Attach::Private(open) => open.id,
-        Attach::None | Attach::Keep => return Err(StoreRefusal::Malformed),
-    };
-    let (lock, view) = (Lock::new(&name), txn.view());
-    // Asking again is the same claim.
-    match lock.claim(view, session) {
-        Some(claimed) if claimed.mode() != mode => return Err(Refusal::ModeMismatch(claimed.mode()).into()),
-        Some(Claimed::Hold(_, hold)) => return Ok(Outcome::Held(hold)),
-        Some(Claimed::Wait(key, waiter)) => return Ok(Outcome::Waiting(lock.place(view, &key, waiter))),
-        None => {}
-    }
-    if matches!(attach, Attach::Session(_)) && view.session(session).is_none() {
-        return Err(StoreRefusal::SessionExpired(session));
-    }
-    let waiting = lock.waiting(view);
-    let free = waiting == 0 && mode.joins(lock.mode(view));
-    if !free && !wait {
-        return Err(Refusal::Held(lock.blockers(view), waiting).into());
-    }
-    if !free && waiting >= WAITERS {
-        return Err(Refusal::TooManyWaiters(WAITERS).into());
-    }
-    txn.attach(&attach, None)?;
-    let counter = if free || waiting > 0 { 0 } else { KEY_OVERHEAD + name.len() };
-    txn.make_room(KEY_OVERHEAD + 64 + name.len() + owner.len() + meta.len() + counter)?;
-    let claimant = Waiter { session, owner, mode, since: txn.now(), meta };
-    Ok(if free {
-        Outcome::Held(lock.grant(txn, claimant))
-    } else {
-        Outcome::Waiting(lock.join(txn, claimant))
-    })
+    Selection::Prefix(prefix(name))
 }
 
 fn release(txn: &mut Txn<'_>, claim: &Claim) -> Result<Outcome, StoreRefusal> {
     let lock = Lock::new(&claim.lock);
     let ended = match lock.claim(txn.view(), claim.session) {
-        Some(Claimed::Wait(key, _)) if claim.token.is_none() => {
-            lock.leave(txn, &key);
-            Vec::new()
+        Some(Claimed::Wait(key, waiter)) if claim.token.is_none() => {
+            return Ok(Outcome::Freed(Vec::new(), advance::leave(txn, lock, &key, &waiter)));
         }
-        Some(Claimed::Hold(key, hold)) if claim.token.is_none_or(|token| token == hold.token) => {
-            end(txn, &key, &hold, Cause::Command)?;
-            vec![hold]
-        }
+        Some(Claimed::Hold(hold)) if claim.token.is_none_or(|token| token == hold.token) => hold,
         _ => return Err(Refusal::NotHolder.into()),
     };
-    Ok(Outcome::Freed(ended, lock.advance(txn)))
+    if ended.count > 1 {
+        let hold = Hold { count: ended.count - 1, ..ended };
+        lock.set_hold(txn, &hold);
+        return Ok(Outcome::StillHeld(hold));
+    }
+    advance::end(txn, &lock, &ended, Cause::Command)?;
+    Ok(Outcome::Freed(vec![ended], advance::advance(txn, lock)))
 }
 
 fn withdraw(txn: &mut Txn<'_>, claim: &Claim) -> Outcome {
     let lock = Lock::new(&claim.lock);
-    let Some(Claimed::Wait(key, _)) = lock.claim(txn.view(), claim.session) else {
-        return Outcome::Freed(Vec::new(), Vec::new());
-    };
-    lock.leave(txn, &key);
-    // Readers behind a writer that gives up need not wait for the readers before it.
-    Outcome::Freed(Vec::new(), lock.advance(txn))
+    match lock.waiter(txn.view(), claim.session) {
+        // Readers behind a writer that gives up need not wait for the readers before it.
+        Some((key, waiter)) => Outcome::Freed(Vec::new(), advance::leave(txn, lock, &key, &waiter)),
+        None => Outcome::Freed(Vec::new(), Vec::new()),
+    }
 }
 
 /// The new holder keeps what it said when it joined the line; one that was not in line takes over the meta of the
 /// hold, and the name of its session says who it is.
 fn transfer(txn: &mut Txn<'_>, claim: &Claim, to: SessionId) -> Result<Outcome, StoreRefusal> {
     let (lock, view) = (Lock::new(&claim.lock), txn.view());
-    let (key, hold) = match lock.claim(view, claim.session) {
-        Some(Claimed::Hold(key, hold)) if claim.token.is_none_or(|token| token == hold.token) => (key, hold),
+    let hold = match lock.claim(view, claim.session) {
+        Some(Claimed::Hold(hold)) if claim.token.is_none_or(|token| token == hold.token) => hold,
         _ => return Err(Refusal::NotHolder.into()),
     };
     let owner = view.session(to).ok_or(StoreRefusal::SessionExpired(to))?.name.clone();
-    let claimant = match lock.claim(view, to) {
-        None => Waiter { session: to, owner, mode: hold.mode, since: txn.now(), meta: hold.meta.clone() },
-        Some(Claimed::Wait(place, waiter)) if waiter.mode == hold.mode => {
-            lock.leave(txn, &place);
-            waiter
+    let mut counts = lock.counts(view);
+    let (terms, meta, since) = (hold.terms, hold.meta.clone(), txn.now());
+    let mut claimant = line::Waiter { session: to, owner, terms, since, meta, together: Vec::new() };
+    match lock.claim(view, to) {
+        None => {}
+        Some(Claimed::Wait(_, waiter)) if !waiter.together.is_empty() => {
+            return Err(Refusal::OtherClaim(claim.lock.clone()).into());
         }
-        Some(Claimed::Wait(_, waiter)) => return Err(Refusal::ModeMismatch(waiter.mode).into()),
-        Some(Claimed::Hold(_, own)) => return Err(Refusal::Held(vec![own], lock.waiting(view)).into()),
-    };
+        Some(Claimed::Wait(place, waiter)) if waiter.terms == hold.terms => {
+            lock.leave(txn, &mut counts, &place);
+            claimant = waiter;
+        }
+        Some(Claimed::Wait(_, waiter)) => return Err(Refusal::ModeMismatch(waiter.terms).into()),
+        Some(Claimed::Hold(own)) => return Err(Refusal::Held(vec![own], counts.waiting).into()),
+    }
     txn.attach(&Attach::Session(to), None)?;
-    end(txn, &key, &hold, Cause::Command)?;
-    let mut granted = vec![lock.grant(txn, claimant)];
-    granted.extend(lock.advance(txn));
+    lock.set_counts(txn, counts);
+    advance::end_now(txn, &lock, &hold, Cause::Command)?;
+    let mut granted = vec![advance::grant(txn, &lock, claimant)];
+    granted.extend(advance::advance(txn, lock));
     Ok(Outcome::Freed(vec![hold], granted))
 }
 
 fn break_holds(txn: &mut Txn<'_>, name: &str, reason: &str) -> Result<Outcome, StoreRefusal> {
     bounded("reason", reason.len(), 0, NAME_BYTES)?;
     let lock = Lock::new(name);
-    let holds: Vec<(Key, Hold)> = lock.holds(txn.view()).map(|(key, hold)| (key.clone(), hold)).collect();
+    let holds: Vec<Hold> = lock.holds(txn.view()).map(|(_, hold)| hold).collect();
     if holds.is_empty() {
         return Err(Refusal::NotFound.into());
     }
-    for (key, hold) in &holds {
-        end(txn, key, hold, Cause::Broken)?;
+    for hold in &holds {
+        advance::end_now(txn, &lock, hold, Cause::Broken)?;
+        lock.note_broken(txn, hold, reason);
     }
-    Ok(Outcome::Freed(holds.into_iter().map(|(_, hold)| hold).collect(), lock.advance(txn)))
-}
-
-/// End a hold. One that was granted in this very entry stays: or its token would be granted twice.
-fn end(txn: &mut Txn<'_>, key: &Key, hold: &Hold, cause: Cause) -> Result<(), StoreRefusal> {
-    if hold.token == txn.revision() {
-        return Err(StoreRefusal::DuplicateKey(key.clone()));
-    }
-    txn.delete(key, cause);
-    Ok(())
+    Ok(Outcome::Freed(holds, advance::advance(txn, lock)))
 }

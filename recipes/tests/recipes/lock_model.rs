@@ -80,6 +80,14 @@ impl Line {
         self.holders.iter().all(|(_, held, _)| *held == Mode::Shared && mode == Mode::Shared)
     }
 
+    /// Who is before a session that waits or comes last.
+    fn before(&self, session: u64, mode: Mode) -> Vec<u64> {
+        let holders =
+            self.holders.iter().filter(|(_, held, _)| *held == Mode::Exclusive || mode == Mode::Exclusive);
+        let ahead = self.waiters.iter().take_while(|(id, _)| *id != session);
+        holders.map(|(id, ..)| *id).chain(ahead.map(|(id, _)| *id)).collect()
+    }
+
     fn drop(&mut self, sessions: &[u64]) {
         self.holders.retain(|(id, ..)| !sessions.contains(id));
         self.waiters.retain(|(id, _)| !sessions.contains(id));
@@ -129,6 +137,14 @@ impl Model {
                     return held == *mode;
                 }
                 let free = line.waiters.is_empty() && line.admits(*mode);
+                let ahead = if free { Vec::new() } else { line.before(*session, *mode) };
+                // Asked only of one that holds what others wait for.
+                let is_waited_for =
+                    self.lines.iter().any(|line| line.holds(*session) && !line.waiters.is_empty());
+                if is_waited_for && ahead.iter().any(|other| self.waits_for(*other, *session)) {
+                    return false;
+                }
+                let line = &mut self.lines[*lock];
                 if (!free && !wait) || self.sessions.contains_key(session) == *private {
                     return false;
                 }
@@ -184,6 +200,23 @@ impl Model {
         }
     }
 
+    /// Whether `one` waits, in the end, for `other`.
+    fn waits_for(&self, one: u64, other: u64) -> bool {
+        let (mut seen, mut ahead) = (BTreeSet::new(), vec![one]);
+        while let Some(session) = ahead.pop() {
+            if session == other {
+                return true;
+            }
+            if seen.insert(session) {
+                for line in &self.lines {
+                    let waits = line.waiters.iter().find(|(id, _)| *id == session);
+                    ahead.extend(waits.into_iter().flat_map(|(_, mode)| line.before(session, *mode)));
+                }
+            }
+        }
+        false
+    }
+
     fn end(&mut self, sessions: &[u64]) {
         self.sessions.retain(|id, _| !sessions.contains(id));
         self.lines.iter_mut().for_each(|line| line.drop(sessions));
@@ -213,6 +246,8 @@ fn action(step: &Step, store: &Store) -> Action {
             owner: "".into(),
             meta: "".into(),
             wait: *wait,
+            reentrant: false,
+            convert: false,
         }),
         Step::Release(lock, session) => Operation::Release(claim(lock, session)),
         Step::Withdraw(lock, session) => Operation::Withdraw(claim(lock, session)),
@@ -250,8 +285,8 @@ fn assert_lines(store: &Store, model: &Model) {
             continue;
         };
         let holders: Vec<_> =
-            actual.holders.iter().map(|hold| (hold.session.0, hold.mode, hold.token.0)).collect();
-        let waiters: Vec<_> = actual.waiters.iter().map(|place| (place.session.0, place.mode)).collect();
+            actual.holders.iter().map(|hold| (hold.session.0, hold.terms, hold.token.0)).collect();
+        let waiters: Vec<_> = actual.waiters.iter().map(|place| (place.session.0, place.terms)).collect();
         assert_eq!(holders, line.holders, "holders of {name}");
         assert_eq!(waiters, line.waiters, "line of {name}");
         assert_eq!(actual.waiting, line.waiters.len());

@@ -41,6 +41,8 @@ fn acquire(lock: &str, attach: Attach, mode: Mode) -> Operation {
         owner: "".into(),
         meta: "".into(),
         wait: true,
+        reentrant: false,
+        convert: false,
     })
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use coracle_recipes::lock::{self, Acquire, Claim, Hold, Mode, Place, Turn};
 use coracle_recipes::{Condition, Operation, Outcome, Refusal};
-use coracle_store::Revision;
+use coracle_store::{Millis, Revision};
 
 use crate::script::{self, Script, Speech};
 
@@ -19,11 +19,14 @@ impl Speech for Words {
                     return Some("free".into());
                 };
                 let mut text = String::new();
+                if let Some(until) = line.closed_until {
+                    let _ = writeln!(text, "closed until={}ms", until.0);
+                }
                 for held in &line.holders {
                     let _ = writeln!(text, "{} since={}ms", hold(script, held), held.since.0);
                 }
                 for place in &line.waiters {
-                    let (who, mode) = (script.who(place.session), mode(place.mode));
+                    let (who, mode) = (script.who(place.session), mode(place.terms));
                     let _ = writeln!(text, "{}. {who}{mode} since={}ms", place.position, place.since.0);
                 }
                 let _ = writeln!(text, "waiting={}", line.waiting);
@@ -48,6 +51,19 @@ impl Speech for Words {
     }
 
     fn operation(&self, script: &mut Script, words: &mut script::Words) -> Option<Operation> {
+        if words.has("locks") {
+            // `locks=(a,b:shared)`
+            let name = |text: String| match text.strip_suffix(":shared") {
+                Some(name) => (name.into(), Mode::Shared),
+                None => (text.into(), Mode::Exclusive),
+            };
+            return Some(Operation::Lock(lock::Operation::AcquireMany(lock::AcquireMany {
+                locks: words.list("locks").into_iter().map(name).collect(),
+                owner: words.maybe("owner").unwrap_or_default().into(),
+                wait: !words.flag("try"),
+                attach: script.attach(words),
+            })));
+        }
         if !words.has("lock") {
             return None;
         }
@@ -58,6 +74,8 @@ impl Speech for Words {
                 owner: words.maybe("owner").unwrap_or_default().into(),
                 meta: "".into(),
                 wait: !words.flag("try"),
+                reentrant: words.flag("reentrant"),
+                convert: words.flag("convert"),
                 attach: script.attach(words),
             }),
             "release" => lock::Operation::Release(claim(script, words)),
@@ -67,6 +85,15 @@ impl Speech for Words {
                 lock::Operation::Transfer(claim(script, words), to)
             }
             "break" => lock::Operation::Break(words.text("lock").into(), words.text("reason").into()),
+            "configure" => {
+                let mut span = |name: &str| Millis(words.number(name).unwrap_or(0) * 1_000);
+                let config = lock::Config {
+                    lock_delay: span("lock_delay"),
+                    min_hold: span("min_hold"),
+                    max_hold: span("max_hold"),
+                };
+                lock::Operation::Configure(words.text("lock").into(), config)
+            }
             _ => return None,
         }))
     }
@@ -79,6 +106,19 @@ impl Speech for Words {
             lock::Outcome::Freed(ended, granted) => {
                 format!("freed ended=[{}] granted=[{}]", holds(script, ended), holds(script, granted))
             }
+            lock::Outcome::StillHeld(held) => format!("still held {}", hold(script, held)),
+            lock::Outcome::HeldMany(many) => {
+                let one = |(name, held): &(Box<str>, Hold)| format!("{name}: {}", hold(script, held));
+                format!("held [{}]", many.iter().map(one).collect::<Vec<_>>().join(", "))
+            }
+            lock::Outcome::Configured(config, is_new) => {
+                let lock::Config { lock_delay, min_hold, max_hold } = config;
+                let new = if *is_new { "new " } else { "" };
+                format!(
+                    "{new}lock_delay={}ms min_hold={}ms max_hold={}ms",
+                    lock_delay.0, min_hold.0, max_hold.0
+                )
+            }
         })
     }
 
@@ -86,6 +126,12 @@ impl Speech for Words {
         let Refusal::Lock(refusal) = refusal else { return None };
         Some(match refusal {
             lock::Refusal::Held(by, waiting) => format!("held by=[{}] waiting={waiting}", holds(script, by)),
+            lock::Refusal::Closed(until, waiting) => format!("closed until={}ms waiting={waiting}", until.0),
+            lock::Refusal::WouldDeadlock(cycle) => {
+                let link =
+                    |link: &lock::Link| format!("{} waits for {}", script.who(link.session), link.lock);
+                format!("would deadlock: {}", cycle.iter().map(link).collect::<Vec<_>>().join(", "))
+            }
             other => format!("{other:?}"),
         })
     }
@@ -104,7 +150,15 @@ fn claim(script: &mut Script, words: &mut script::Words) -> Claim {
 
 fn hold(script: &Script, hold: &Hold) -> String {
     let owner = if hold.owner.is_empty() { String::new() } else { format!(" owner={}", hold.owner) };
-    format!("{}{} token={}{owner}", script.who(hold.session), mode(hold.mode), hold.token)
+    let count = if hold.count > 1 { format!(" count={}", hold.count) } else { String::new() };
+    let overdue = if hold.overdue { " overdue" } else { "" };
+    let ordinal = if hold.ordinal > 0 { format!(" ordinal={}", hold.ordinal) } else { String::new() };
+    format!(
+        "{}{} token={}{ordinal}{owner}{count}{overdue}",
+        script.who(hold.session),
+        mode(hold.terms),
+        hold.token
+    )
 }
 
 fn holds(script: &Script, holds: &[Hold]) -> String {
@@ -112,7 +166,8 @@ fn holds(script: &Script, holds: &[Hold]) -> String {
 }
 
 fn waiting(script: &Script, place: &Place) -> String {
-    format!("waiting position={} behind=[{}]", place.position, holds(script, &place.blockers))
+    let closed = place.closed_until.map(|until| format!(" closed until={}ms", until.0)).unwrap_or_default();
+    format!("waiting position={} behind=[{}]{closed}", place.position, holds(script, &place.blockers))
 }
 
 fn mode(mode: Mode) -> &'static str {

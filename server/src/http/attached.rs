@@ -50,7 +50,7 @@ pub fn holds(view: View<'_>, id: SessionId) -> Vec<api::Hold> {
         .map(|Described { family, name, token, .. }| {
             // The one thing that only locks have.
             let mode = match lock::poll(view, &name, id) {
-                recipes::Turn::Granted(hold) if family == lock::NAME => Some(wire::mode(hold.mode)),
+                recipes::Turn::Granted(hold) if family == lock::NAME => Some(wire::mode(hold.terms)),
                 _ => None,
             };
             api::Hold { family: family.to_owned(), name, token: token.map_or(0, |token| token.0), mode }

@@ -139,7 +139,7 @@ impl Kind for Entering {
 
     fn in_the_way(&self, refusal: recipes::Refusal) -> Option<Missed> {
         let recipes::Refusal::Barrier(barrier::Refusal::Waiting(waiting, _)) = refusal else { return None };
-        Some(Missed { position: None, waiting, blockers: Vec::new() })
+        Some(Missed { position: None, waiting, blockers: Vec::new(), closed_until: None })
     }
 
     fn prefixes(&self) -> Vec<Vec<u8>> {
@@ -176,7 +176,7 @@ impl Kind for Entering {
 
     fn standing(&self, place: &Place) -> Standing {
         let session = place.session.unwrap_or(self.session);
-        Standing { session, position: place.position, blockers: Vec::new() }
+        Standing { session, position: place.position, blockers: Vec::new(), closed_until: None }
     }
 
     fn granted(&self, revision: Revision, grant: &Grant, valid_for: Span) -> Response {

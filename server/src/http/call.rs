@@ -279,11 +279,17 @@ fn guard(text: &str) -> Answer<Condition> {
 
 /// The condition that `token` is a current grant of `claim`, such as `locks/deploy`.
 pub fn held(claim: &str, token: u64) -> Result<Condition, String> {
-    let Some(name) = claim.strip_prefix("locks/") else {
-        return Err("a claim is named locks/NAME".to_owned());
-    };
+    use coracle_recipes::Condition::{Leads, LockHeld, PermitsHeld};
+    let (family, name) = claim.split_once('/').unwrap_or_default();
     check_name(name)?;
-    Ok(coracle_recipes::Condition::LockHeld(name.into(), Revision(token)).encode())
+    let (name, token) = (name.into(), Revision(token));
+    Ok(match family {
+        "locks" => LockHeld(name, token),
+        "semaphores" => PermitsHeld(name, token),
+        "elections" => Leads(name, token),
+        _ => return Err("a claim is named locks/NAME, semaphores/NAME or elections/NAME".to_owned()),
+    }
+    .encode())
 }
 
 /// A new random session id.

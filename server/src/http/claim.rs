@@ -9,7 +9,7 @@ use std::time::Instant;
 use axum::response::Response;
 use coracle_api::{self as api, HoldFrame, Span};
 use coracle_recipes::{self as recipes, Turn};
-use coracle_store::{Attach, Key, Operation, Outcome, Refusal, Revision, SessionId, Store};
+use coracle_store::{Attach, Key, Operation, Outcome, Refusal, Revision, SessionId, Store, Timestamp};
 use http::StatusCode;
 
 use super::call::{Call, Mutation, outcome, unexpected};
@@ -76,8 +76,10 @@ pub trait Kind: Send + Sync + 'static {
 
     /// The 202: the place is kept.
     fn kept(&self, revision: Revision, standing: Standing, valid_for: Span) -> Response {
-        let Standing { session, position, blockers } = standing;
-        let body = api::Waiting { session: wire::session(session), position, valid_for, blockers };
+        let Standing { session, position, blockers, closed_until } = standing;
+        let session = wire::session(session);
+        let closed_until = closed_until.map(|Timestamp(at)| api::Instant::from_unix_ms(at));
+        let body = api::Waiting { session, position, valid_for, blockers, closed_until };
         respond::json(StatusCode::ACCEPTED, revision, &body)
     }
 
@@ -105,6 +107,39 @@ pub struct Standing {
     pub position: u64,
     /// Without the time they are good for: that is filled in where somebody will read it.
     pub blockers: Vec<api::Blocker>,
+    /// Nothing is granted before this moment.
+    pub closed_until: Option<Timestamp>,
+}
+
+impl Standing {
+    /// The place in a line; `blocker` shows a holder in its way.
+    pub fn of<T: recipes::Terms>(
+        place: &recipes::Place<T>,
+        blocker: impl Fn(&recipes::Hold<T>) -> api::Blocker,
+    ) -> Self {
+        let blockers = place.blockers.iter().map(blocker).collect();
+        let (session, position, closed_until) = (place.session, place.position, place.closed_until);
+        Self { session, position, blockers, closed_until }
+    }
+}
+
+/// Somebody in the way, as far as all kinds of lines know.
+pub fn blocker<T: recipes::Terms>(hold: &recipes::Hold<T>) -> api::Blocker {
+    api::Blocker {
+        session: wire::session(hold.session),
+        owner: wire::optional(&hold.owner),
+        token: hold.token.0,
+        since: api::Instant::from_unix_ms(hold.since.0),
+        valid_for: None,
+        mode: None,
+        permits: None,
+    }
+}
+
+/// Who is in the way, as a detail says it.
+pub fn held_by(blockers: &[api::Blocker]) -> String {
+    let name = |by: &api::Blocker| by.owner.clone().unwrap_or_else(|| by.session.to_string());
+    blockers.first().map(name).unwrap_or_default()
 }
 
 /// Why it was not granted.
@@ -115,6 +150,35 @@ pub struct Missed {
     /// How many waited, this one not counted.
     pub waiting: u64,
     pub blockers: Vec<api::Blocker>,
+    /// Nothing is granted before this moment.
+    pub closed_until: Option<Timestamp>,
+}
+
+impl Missed {
+    /// A try.
+    pub fn now(waiting: u64, blockers: Vec<api::Blocker>) -> Self {
+        Self { position: None, waiting, blockers, closed_until: None }
+    }
+
+    /// What all problems of lines tell; `code`'s detail is made of what is held, such as `lock=deploy`.
+    pub fn problem(self, code: api::Code, what: &str, revision: Revision) -> api::Problem {
+        let Self { position, waiting, blockers, closed_until } = self;
+        let detail = match closed_until {
+            Some(_) if blockers.is_empty() => format!("{what} closed for now waiting={waiting}"),
+            _ => format!("{what} held by={} waiting={waiting}", held_by(&blockers)),
+        };
+        let mut problem = api::Problem::new(code, detail)
+            .with("blockers", blockers)
+            .with("waiting", waiting)
+            .at_revision(revision.0);
+        if let Some(position) = position {
+            problem = problem.with("position", position);
+        }
+        if let Some(Timestamp(at)) = closed_until {
+            problem = problem.with("closed_until", api::Instant::from_unix_ms(at));
+        }
+        problem
+    }
 }
 
 /// What every claim may ask for: its session, and how long to wait.

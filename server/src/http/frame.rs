@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::{Instant, Problem};
-use coracle_recipes::{Described, counter, group};
+use coracle_recipes::{Described, counter, election, group};
 use coracle_store::{Cause, Change, Event, Family, Record, Revision, Session, SessionId, Timestamp, session};
 use futures::Stream;
 use http::{HeaderName, HeaderValue, header};
@@ -246,6 +246,7 @@ fn told_value(out: &mut Vec<u8>, event: &Event) {
                 json::value_members(out, &Record { value: payload, content_type, ..record.clone() });
             }
         }
+        election::FAMILY => super::election::tell(out, event),
         _ => {}
     }
     out.push(b'}');

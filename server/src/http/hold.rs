@@ -179,7 +179,7 @@ impl<K: Kind> Feed<K> {
             }
             Claim::Key { revision, .. } => {
                 let token = revision.0;
-                let mode = coracle_api::Mode::Exclusive;
+                let mode = Some(coracle_api::Mode::Exclusive);
                 self.send("acquired", &HoldFrame::Acquired { session, token, valid_for, mode });
                 self.keep(renewal, revision).await;
             }
@@ -258,8 +258,8 @@ impl<K: Kind> Feed<K> {
             Step::Draining => self.bye(),
             Step::Lost(reason) => self.lost(reason),
             Step::Turn(Turn::Gone) => {
-                let reason = following.reason(&keys);
-                self.lost(reason);
+                let (reason, detail) = following.reason(&keys);
+                self.ended(reason, detail);
             }
             Step::Turn(turn) => self.turned(turn),
             Step::Renewed if holding => {
@@ -320,8 +320,12 @@ impl<K: Kind> Feed<K> {
     }
 
     fn lost(&mut self, reason: &str) {
+        self.ended(reason, None);
+    }
+
+    fn ended(&mut self, reason: &str, detail: Option<String>) {
         self.edge.renewals.forget(self.session);
-        self.send("lost", &HoldFrame::Lost { reason: reason.to_owned() });
+        self.send("lost", &HoldFrame::Lost { reason: reason.to_owned(), detail });
         self.closing.settle();
         self.stage = Stage::Ended;
     }

@@ -87,8 +87,13 @@ pub fn content_type(content_type: &ContentType) -> &str {
 
 /// Append `,"value":...` or `,"value_base64":...`, and `,"content_type":...`.
 pub fn value_members(out: &mut Vec<u8>, record: &Record) {
-    let text = match record.content_type {
-        ContentType::Text => std::str::from_utf8(&record.value).ok(),
+    typed_members(out, &record.value, &record.content_type);
+}
+
+/// The same of bytes with their type.
+pub fn typed_members(out: &mut Vec<u8>, bytes: &[u8], kind: &ContentType) {
+    let text = match kind {
+        ContentType::Text => std::str::from_utf8(bytes).ok(),
         ContentType::Binary | ContentType::Json | ContentType::Other(_) => None,
     };
     if let Some(text) = text {
@@ -99,7 +104,7 @@ pub fn value_members(out: &mut Vec<u8>, record: &Record) {
         return;
     }
     // Whether JSON may be embedded is decided in one place, by the wire type.
-    let value = api::Value::new(record.value.as_bytes().to_vec(), content_type(&record.content_type));
+    let value = api::Value::new(bytes.to_vec(), content_type(kind));
     let entry = api::Entry {
         key: api::Key::from(""),
         value: Some(value),
@@ -108,7 +113,7 @@ pub fn value_members(out: &mut Vec<u8>, record: &Record) {
         version: 0,
         session: None,
     };
-    let mut whole = Vec::with_capacity(record.value.len() + 128);
+    let mut whole = Vec::with_capacity(bytes.len() + 128);
     to_json(&mut whole, &entry);
     let start = br#"{"key":"""#.len();
     let end = whole.len().saturating_sub(br#","create_revision":0,"mod_revision":0,"version":0}"#.len());

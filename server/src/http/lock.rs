@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::response::Response;
-use coracle_api::{Acquired, Broken, Code, HoldFrame, Problem, Released, Renewed, Span};
+use coracle_api::{self as api, Acquired, Broken, Code, HoldFrame, Problem, Released, Renewed, Span};
 use coracle_recipes::lock::{self, Mode};
 use coracle_recipes::{self as recipes, Turn};
 use coracle_store::{Key, Outcome, Revision, SessionId, Store, limits};
@@ -13,7 +13,7 @@ use super::call::{Call, check_name, outcome, unexpected};
 use super::claim::{self, Asked, Kind, Missed, Standing};
 use super::frame::Frames;
 use super::lock_list::holder;
-use super::problem::{Answer, Refused, bad_query, blocker, session_expired};
+use super::problem::{Answer, Refused, bad_query, session_expired};
 use super::{json, respond, wire};
 
 /// Where the name is in `/v1/locks/{name}`.
@@ -24,21 +24,34 @@ pub async fn acquire(mut call: Call) -> Answer {
     let received = Instant::now();
     let name = call.name(NAME)?;
     let mode = call.query.word("mode", &[("exclusive", Mode::Exclusive), ("shared", Mode::Shared)])?;
-    let owner = call.query.text("owner")?.unwrap_or_default();
-    if !owner.is_empty() {
-        check_name(&owner).map_err(|detail| bad_query("owner", detail))?;
-    }
+    let reentrant = call.query.flag("reentrant")?.unwrap_or(false);
+    let convert = call.query.flag("convert")?.unwrap_or(false);
+    let owner = owner(&mut call)?;
     let asked = Asked::of(&mut call, None)?;
+    if convert && reentrant {
+        return Err(bad_query("convert", "not together with reentrant"));
+    }
     let bytes = call.no_body().await?;
     let kind = Acquiring(lock::Acquire {
         lock: name.into(),
         mode: mode.unwrap_or(Mode::Exclusive),
         attach: asked.attach.clone(),
-        owner: owner.into(),
+        owner,
         meta: "".into(),
         wait: asked.waits(),
+        reentrant,
+        convert,
     });
     claim::make(call, asked, &bytes, kind, received).await
+}
+
+/// `owner=`, for people.
+pub fn owner(call: &mut Call) -> Answer<Box<str>> {
+    let owner = call.query.text("owner")?.unwrap_or_default();
+    if !owner.is_empty() {
+        check_name(&owner).map_err(|detail| bad_query("owner", detail))?;
+    }
+    Ok(owner.into())
 }
 
 /// The claim on one lock.
@@ -62,13 +75,12 @@ impl Kind for Acquiring {
         match outcome {
             lock::Outcome::Held(hold) => Some(Turn::Granted(hold)),
             lock::Outcome::Waiting(place) => Some(Turn::Waiting(place)),
-            lock::Outcome::Freed(..) => None,
+            _ => None,
         }
     }
 
     fn in_the_way(&self, refusal: recipes::Refusal) -> Option<Missed> {
-        let recipes::Refusal::Lock(lock::Refusal::Held(holders, waiting)) = refusal else { return None };
-        Some(Missed { position: None, waiting, blockers: holders.iter().map(blocker).collect() })
+        in_the_way(refusal)
     }
 
     fn prefixes(&self) -> Vec<Vec<u8>> {
@@ -76,6 +88,9 @@ impl Kind for Acquiring {
     }
 
     fn poll(&self, store: &Store, session: SessionId, _: Option<&Key>) -> lock::Turn {
+        if self.0.convert {
+            return lock::poll_convert(store.view(), &self.0.lock, session, self.0.mode);
+        }
         lock::poll(store.view(), &self.0.lock, session)
     }
 
@@ -84,8 +99,7 @@ impl Kind for Acquiring {
     }
 
     fn standing(&self, place: &lock::Place) -> Standing {
-        let blockers = place.blockers.iter().map(blocker).collect();
-        Standing { session: place.session, position: place.position, blockers }
+        Standing::of(place, blocker)
     }
 
     fn granted(&self, revision: Revision, hold: &lock::Hold, valid_for: Span) -> Response {
@@ -97,26 +111,19 @@ impl Kind for Acquiring {
         json::member(&mut out, "valid_for");
         json::string(&mut out, &valid_for.to_string());
         json::member(&mut out, "mode");
-        json::string(&mut out, wire::mode(hold.mode).as_str());
+        json::string(&mut out, wire::mode(hold.terms).as_str());
+        json::number_member(&mut out, "ordinal", hold.ordinal);
+        if hold.count > 1 {
+            json::number_member(&mut out, "count", hold.count);
+        }
         out.push(b'}');
         debug_assert!(serde_json::from_slice::<Acquired>(&out).is_ok());
         respond::json_bytes(StatusCode::OK, revision, out)
     }
 
     fn missed(&self, revision: Revision, missed: Missed) -> Answer {
-        let Missed { position, waiting, blockers } = missed;
-        let by = blockers.first().map(|by| by.owner.clone().unwrap_or_else(|| by.session.to_string()));
         let lock = &*self.0.lock;
-        let detail = format!("lock={lock} held by={} waiting={waiting}", by.unwrap_or_default());
-        let problem = Problem::new(Code::LockHeld, detail)
-            .with("lock", lock)
-            .with("blockers", blockers)
-            .with("waiting", waiting)
-            .at_revision(revision.0);
-        match position {
-            Some(position) => Err(problem.with("position", position).into()),
-            None => Err(problem.into()),
-        }
+        Err(missed.problem(Code::LockHeld, &format!("lock={lock}"), revision).with("lock", lock).into())
     }
 
     fn acquired(&self, frames: &mut Frames, hold: &lock::Hold, valid_for: Span) {
@@ -124,10 +131,88 @@ impl Kind for Acquiring {
             session: wire::session(hold.session),
             token: hold.token.0,
             valid_for,
-            mode: wire::mode(hold.mode),
+            mode: Some(wire::mode(hold.terms)),
         };
         frames.object("acquired", &frame);
     }
+}
+
+/// What stands in the way of a claim on one lock or on several.
+pub fn in_the_way(refusal: recipes::Refusal) -> Option<Missed> {
+    match refusal {
+        recipes::Refusal::Lock(lock::Refusal::Held(holders, waiting)) => {
+            Some(Missed::now(waiting, holders.iter().map(blocker).collect()))
+        }
+        recipes::Refusal::Lock(lock::Refusal::Closed(until, waiting)) => {
+            Some(Missed { closed_until: Some(until), ..Missed::now(waiting, Vec::new()) })
+        }
+        _ => None,
+    }
+}
+
+/// A holder in the way, as JSON.
+pub fn blocker(hold: &lock::Hold) -> api::Blocker {
+    api::Blocker { mode: Some(wire::mode(hold.terms)), ..claim::blocker(hold) }
+}
+
+/// Why a lock was not changed.
+pub fn problem(refusal: &lock::Refusal) -> Problem {
+    match refusal {
+        lock::Refusal::Held(holders, waiting) => {
+            let missed = Missed::now(*waiting, holders.iter().map(blocker).collect());
+            let detail = format!("held by={} waiting={waiting}", claim::held_by(&missed.blockers));
+            Problem::new(Code::LockHeld, detail).with("blockers", missed.blockers).with("waiting", waiting)
+        }
+        lock::Refusal::Closed(until, waiting) => {
+            let until = api::Instant::from_unix_ms(until.0);
+            Problem::new(
+                Code::LockHeld,
+                format!("nothing is granted before closed_until={until} waiting={waiting}"),
+            )
+            .with("closed_until", until)
+            .with("waiting", waiting)
+        }
+        lock::Refusal::NotHolder => {
+            Problem::new(Code::NotHolder, "the session (with that token) does not hold the lock")
+        }
+        lock::Refusal::FenceStale(current) => stale(*current),
+        lock::Refusal::ModeMismatch(mode) => {
+            let mode = wire::mode(*mode).as_str();
+            let detail = format!("the session has a claim on the lock in another mode mode={mode}");
+            Problem::new(Code::WouldDeadlock, detail).with("mode", mode)
+        }
+        lock::Refusal::OtherClaim(lock) => {
+            let detail = format!("the session has another claim on the lock lock={lock}");
+            Problem::new(Code::WouldDeadlock, detail).with("lock", lock)
+        }
+        lock::Refusal::WouldDeadlock(cycle) => {
+            let step = |link: &lock::Link| api::WaitsFor {
+                session: wire::session(link.session),
+                owner: wire::optional(&link.owner),
+                lock: link.lock.to_string(),
+            };
+            let cycle: Vec<_> = cycle.iter().map(step).collect();
+            let names = cycle.iter().map(|step| step.lock.as_str()).collect::<Vec<_>>().join(", ");
+            Problem::new(Code::WouldDeadlock, format!("each waits for the next one's lock locks={names}"))
+                .with("cycle", cycle)
+        }
+        lock::Refusal::TooManyWaiters(limit) => too_many(*limit),
+        lock::Refusal::NotFound => Problem::new(Code::LockNotFound, "nobody holds or waits for the lock"),
+    }
+}
+
+/// A guard whose token is of no current grant.
+pub fn stale(current: Option<Revision>) -> Problem {
+    let current = current.map(|r| r.0);
+    let shown = current.map_or("none".to_owned(), |c| c.to_string());
+    let detail = format!("the token is not of a current hold current_token={shown}");
+    Problem::new(Code::FenceStale, detail).with("current_token", current)
+}
+
+/// A line is full.
+pub fn too_many(limit: u64) -> Problem {
+    Problem::new(Code::TooManyWaiters, format!("the line is as long as a line may be max={limit}"))
+        .with("max", limit)
 }
 
 fn lock_outcome(outcome: &Outcome) -> Answer<lock::Outcome> {
@@ -158,11 +243,15 @@ pub async fn release(mut call: Call) -> Answer {
     let name = call.name(NAME)?;
     let claim = claim(&mut call, &name)?;
     let (revision, replayed, outcome) = run(&mut call, lock::Operation::Release(claim)).await?;
-    let lock::Outcome::Freed(_, granted) = outcome else { return Err(odd()) };
-    let body = Released {
-        released_to: granted.iter().map(|h| wire::session(h.session)).collect(),
-        revision: revision.0,
+    let (granted, count) = match outcome {
+        lock::Outcome::Freed(_, granted) => (granted, None),
+        lock::Outcome::StillHeld(hold) => (Vec::new(), Some(hold.count)),
+        _ => return Err(odd()),
     };
+    let mut released_to: Vec<_> = granted.iter().map(|h| wire::session(h.session)).collect();
+    // One that waited for several locks got them all.
+    released_to.dedup();
+    let body = Released { released_to, revision: revision.0, count };
     Ok(respond::replayed(respond::json(StatusCode::OK, revision, &body), replayed))
 }
 
@@ -203,7 +292,7 @@ pub async fn transfer(mut call: Call) -> Answer {
         lock::Outcome::Freed(_, granted) => {
             granted.iter().find(|hold| hold.session == to).map(|hold| hold.token).ok_or_else(odd)?
         }
-        lock::Outcome::Waiting(_) => return Err(odd()),
+        _ => return Err(odd()),
     };
     let body = Renewed { valid_for: call.edge.valid_for(to).await, token: token.0 };
     Ok(respond::replayed(respond::json(StatusCode::OK, revision, &body), replayed))

@@ -3,37 +3,37 @@
 use coracle_api::{self as api, Code, Problem, Span};
 use coracle_recipes as recipes;
 use coracle_recipes::lock;
-use coracle_store::{SessionId, Store, View};
+use coracle_store::{Millis, SessionId, Store, View};
 use http::StatusCode;
 
 use super::call::Call;
 use super::list::Listing;
 use super::lock::{NAME, odd};
-use super::problem::{Answer, blocker};
+use super::problem::Answer;
 use super::{json, respond, watch, wire};
 
 /// Waiters shown of each lock.
-const WAITERS_SHOWN: usize = 100;
+pub const WAITERS_SHOWN: usize = 100;
 
 pub fn holder(hold: &lock::Hold) -> api::Holder {
-    let seen = blocker(hold);
     api::Holder {
-        session: seen.session,
-        owner: seen.owner,
-        token: seen.token,
-        mode: seen.mode,
-        since: seen.since,
+        session: wire::session(hold.session),
+        owner: wire::optional(&hold.owner),
+        token: hold.token.0,
+        mode: wire::mode(hold.terms),
+        since: api::Instant::from_unix_ms(hold.since.0),
         valid_for: None,
-        count: 1,
-        ordinal: None,
+        count: hold.count,
+        ordinal: Some(hold.ordinal),
+        overdue: hold.overdue,
     }
 }
 
-fn shown(name: &str, line: &lock::Line) -> api::Lock {
+pub fn shown(name: &str, line: &lock::Shown) -> api::Lock {
     let waiter = |place: &lock::Place| api::Waiter {
         session: wire::session(place.session),
         owner: wire::optional(&place.owner),
-        mode: wire::mode(place.mode),
+        mode: wire::mode(place.terms),
         since: api::Instant::from_unix_ms(place.since.0),
         position: place.position,
     };
@@ -41,7 +41,19 @@ fn shown(name: &str, line: &lock::Line) -> api::Lock {
         name: name.to_owned(),
         holders: line.holders.iter().map(holder).collect(),
         waiters: line.waiters.iter().map(waiter).collect(),
-        config: None,
+        waiting: wire::rest(line.waiting, line.waiters.len()),
+        config: line.config.as_ref().map(config),
+        closed_until: line.closed_until.map(|at| api::Instant::from_unix_ms(at.0)),
+    }
+}
+
+/// What is configured; what is not stays out.
+pub fn config(config: &lock::Config) -> api::LockConfig {
+    let span = |time: Millis| (time.0 > 0).then(|| Span::from_millis_saturating(time.0));
+    api::LockConfig {
+        lock_delay: span(config.lock_delay),
+        max_hold: span(config.max_hold),
+        min_hold: span(config.min_hold),
     }
 }
 

@@ -169,6 +169,7 @@ impl<K: Kind> Parked<K> {
             position: Some(standing.position),
             waiting: standing.position - 1,
             blockers: standing.blockers,
+            closed_until: standing.closed_until,
         };
         self.following.kind.missed(reply.revision, missed)
     }

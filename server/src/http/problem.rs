@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use coracle_api::{Blocker, Code, Instant, Problem};
+use coracle_api::{Code, Problem};
 use coracle_raft::node::{Circumstance, MemberError, RenewError};
-use coracle_recipes::lock::{Hold, Mode};
 use coracle_store::{HistoryError, Refusal, Revision, SessionId};
 
 use super::wire;
@@ -194,8 +193,10 @@ pub fn refused(refusal: &Refusal, revision: Revision) -> Refused {
                 .with("max", limit)
         }
         Refusal::Program(bytes) => match coracle_recipes::Refusal::decode(bytes) {
-            Ok(coracle_recipes::Refusal::Lock(refusal)) => lock_refused(&refusal),
             Ok(coracle_recipes::Refusal::Barrier(refusal)) => super::barrier::problem(&refusal),
+            Ok(coracle_recipes::Refusal::Lock(refusal)) => super::lock::problem(&refusal),
+            Ok(coracle_recipes::Refusal::Semaphore(refusal)) => super::semaphore::problem(&refusal),
+            Ok(coracle_recipes::Refusal::Election(refusal)) => super::election::problem(&refusal),
             Ok(coracle_recipes::Refusal::Latch(refusal)) => super::latch::problem(&refusal),
             Ok(coracle_recipes::Refusal::Queue(refusal)) => super::queue::problem(&refusal),
             Ok(coracle_recipes::Refusal::Counter(refusal)) => super::counter::problem(&refusal),
@@ -207,55 +208,6 @@ pub fn refused(refusal: &Refusal, revision: Revision) -> Refused {
         },
     };
     problem.at_revision(revision.0).into()
-}
-
-fn lock_refused(refusal: &coracle_recipes::lock::Refusal) -> Problem {
-    use coracle_recipes::lock::Refusal;
-    match refusal {
-        Refusal::Held(holders, waiting) => {
-            let owner = holders
-                .first()
-                .map(|h| if h.owner.is_empty() { h.session.to_string() } else { h.owner.to_string() });
-            let detail = format!("held by={} waiting={waiting}", owner.unwrap_or_default());
-            Problem::new(Code::LockHeld, detail)
-                .with("blockers", holders.iter().map(blocker).collect::<Vec<_>>())
-                .with("waiting", waiting)
-        }
-        Refusal::NotHolder => {
-            Problem::new(Code::NotHolder, "the session (with that token) does not hold the lock")
-        }
-        Refusal::FenceStale(current) => {
-            let current = current.map(|r| r.0);
-            let shown = current.map_or("none".to_owned(), |c| c.to_string());
-            let detail = format!("the token is not of a current hold current_token={shown}");
-            Problem::new(Code::FenceStale, detail).with("current_token", current)
-        }
-        Refusal::ModeMismatch(mode) => {
-            let mode = wire::mode(*mode).as_str();
-            let detail = format!("the session has a claim on the lock in another mode mode={mode}");
-            Problem::new(Code::WouldDeadlock, detail).with("mode", mode)
-        }
-        Refusal::TooManyWaiters(limit) => {
-            Problem::new(Code::TooManyWaiters, format!("the line is as long as a line may be max={limit}"))
-                .with("max", limit)
-        }
-        Refusal::NotFound => Problem::new(Code::LockNotFound, "nobody holds or waits for the lock"),
-    }
-}
-
-/// A holder in the way, as JSON.
-pub fn blocker(hold: &Hold) -> Blocker {
-    Blocker {
-        session: wire::session(hold.session),
-        owner: wire::optional(&hold.owner),
-        token: hold.token.0,
-        since: Instant::from_unix_ms(hold.since.0),
-        valid_for: None,
-        mode: match hold.mode {
-            Mode::Exclusive => coracle_api::Mode::Exclusive,
-            Mode::Shared => coracle_api::Mode::Shared,
-        },
-    }
 }
 
 /// How long to wait before trying again, for codes that carry `Retry-After`.

@@ -93,7 +93,7 @@ pub fn item_headers(headers: &mut HeaderMap, record: &Record) {
     }
 }
 
-fn etag(revision: Revision) -> HeaderValue {
+pub fn etag(revision: Revision) -> HeaderValue {
     let mut text = Vec::with_capacity(22);
     text.push(b'"');
     json::number(&mut text, revision.0);

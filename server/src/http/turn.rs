@@ -193,18 +193,22 @@ impl<K: Kind> Following<K> {
         self.followed.iter().filter_map(|followed| followed.key.clone()).collect()
     }
 
-    /// Why the claim ended that consisted of these keys, if history tells.
-    pub fn reason(&self, keys: &[Key]) -> &'static str {
-        let cause = self.edge.node.read(|store| {
+    /// Why the claim ended that consisted of these keys, if history tells, and what was said to it.
+    pub fn reason(&self, keys: &[Key]) -> (&'static str, Option<String>) {
+        let end = self.edge.node.read(|store| {
             let mut ended = keys.iter().filter(|key| store.get(key).is_none());
-            ended.find_map(|key| store.key_history(key).last().map(|(_, _, event)| event.cause))
+            ended.find_map(|key| {
+                let (revision, _, event) = store.key_history(key).pop()?;
+                let change = (event.cause == Cause::Broken).then(|| change_at(store, revision)).flatten();
+                Some((event.cause, change.and_then(|change| coracle_recipes::reason_of_break(&change, key))))
+            })
         });
-        match cause {
-            Some(Cause::Broken) => "broken",
-            Some(Cause::SessionExpired) => SESSION_EXPIRED,
-            Some(Cause::SessionClosed) => "session_closed",
-            Some(Cause::Command) => "released",
-            None => "lost",
+        match end {
+            Some((Cause::Broken, said)) => ("broken", said),
+            Some((Cause::SessionExpired, _)) => (SESSION_EXPIRED, None),
+            Some((Cause::SessionClosed, _)) => ("session_closed", None),
+            Some((Cause::Command, _)) => ("released", None),
+            None => ("lost", None),
         }
     }
 }

@@ -34,6 +34,11 @@ pub fn mode(mode: Mode) -> api::Mode {
     }
 }
 
+/// How many there are in all, if not all are listed.
+pub fn rest(all: usize, listed: usize) -> Option<u64> {
+    (all > listed).then_some(all as u64)
+}
+
 /// Why something happened that nobody asked for by name.
 pub fn cause(cause: Cause) -> Option<&'static str> {
     match cause {

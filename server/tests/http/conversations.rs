@@ -203,6 +203,7 @@ impl Talk {
             ("time", "<time>"),
             ("since", "<time>"),
             ("stalled_since", "<time>"),
+            ("closed_until", "<time>"),
             ("created", "<time>"),
             ("registered", "<time>"),
             ("up_since", "<time>"),
@@ -290,6 +291,9 @@ conversations! {
     session_liveness
     locks
     lock_line
+    lock_claims
+    semaphores
+    elections
     watch
     events
     events_families

@@ -26,10 +26,6 @@ const LATER: &[Code] = &[
     Code::NotAcceptable,
     Code::IdempotencyInFlight,
     Code::EpochChanged,
-    Code::PermitsExhausted,
-    Code::LimitMismatch,
-    Code::NotElected,
-    Code::NotLeader,
 ];
 
 /// The document with what parameters and responses refer to in its place.

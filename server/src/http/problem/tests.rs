@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use coracle_recipes::lock;
+use coracle_recipes::lock::{self, Mode};
 use coracle_store::{Family, Key, Timestamp};
 
 use super::*;
@@ -18,10 +18,14 @@ fn hold(owner: &str) -> lock::Hold {
     lock::Hold {
         session: SessionId(7),
         owner: owner.into(),
-        mode: Mode::Exclusive,
+        terms: Mode::Exclusive,
         token: Revision(811),
         since: Timestamp(0),
         meta: "".into(),
+        ordinal: 0,
+        count: 1,
+        overdue: false,
+        lock_delay: None,
     }
 }
 
@@ -87,6 +91,14 @@ fn what_the_log_refuses() {
         (
             program(lock::Refusal::ModeMismatch(Mode::Shared)),
             "409 would_deadlock after_change none [mode] the session has a claim on the lock in another mode mode=shared",
+        ),
+        (
+            program(lock::Refusal::Closed(Timestamp(5_000), 3)),
+            "409 lock_held after_change none [closed_until,waiting] nothing is granted before closed_until=1970-01-01T00:00:05Z waiting=3",
+        ),
+        (
+            program(lock::Refusal::OtherClaim("a".into())),
+            "409 would_deadlock after_change none [lock] the session has another claim on the lock lock=a",
         ),
         (
             program(lock::Refusal::TooManyWaiters(10)),

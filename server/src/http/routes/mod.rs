@@ -3,6 +3,7 @@
 //! A row is the route and its documentation in one; see [`super::endpoint`].
 
 mod barriers;
+mod claims;
 mod cluster;
 mod counters;
 mod fences;
@@ -26,6 +27,8 @@ pub fn families() -> Vec<Family> {
         queues::family(),
         barriers::family(),
         topics::family(),
+        claims::semaphores(),
+        claims::elections(),
         counters::latches(),
         counters::counters(),
         groups::family(),

@@ -1,0 +1,414 @@
+//! A line of claims on one object: who was granted, and who waits in which order. What locks, semaphores and elections
+//! have in common.
+//!
+//! Each claim is one key, attached to its session, so that the end of the session removes it. Keys, after the name:
+//!
+//! | key | value | |
+//! |---|---|---|
+//! | `h` token, session | the [`Hold`] | granted; in the order of the grants |
+//! | `w` rank, revision of arrival, number within it | the [`Waiter`] | in the order in which they will be granted |
+//! | `c` | the [`Counts`] | only while there is more to count than one grant |
+//! | `b` token, session | the reason of a break | for a moment, so that history tells it beside the end of the hold |
+//!
+//! A recipe decides who is granted; that touches the head of the line and nobody behind it.
+
+use std::marker::PhantomData;
+
+use coracle_store::{
+    Cause, Change, ContentType, Family, Key, Millis, Refusal as StoreRefusal, Revision, SessionId, Timestamp,
+    Txn, Value, View,
+};
+use minicbor::{Decode, Encode};
+
+use crate::{encoded, names, timer};
+
+/// Blockers named in an answer.
+pub(crate) const BLOCKERS: usize = 16;
+/// Waiters in one line.
+pub const WAITERS: u64 = 10_000;
+
+const HOLD: u8 = b'h';
+const WAIT: u8 = b'w';
+const COUNT: u8 = b'c';
+/// What a timer says that removes the reason of a break.
+pub(crate) const BROKEN: u8 = b'b';
+
+/// What a claim is about, beside whose it is.
+pub trait Terms: Clone + Encode<()> + for<'b> Decode<'b, ()> {
+    const FAMILY: Family;
+
+    /// Units it takes of what the object has.
+    fn units(&self) -> u64 {
+        0
+    }
+}
+
+/// A granted claim.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Hold<T> {
+    #[n(0)]
+    pub session: SessionId,
+    #[n(1)]
+    pub owner: Box<str>,
+    #[n(2)]
+    pub terms: T,
+    /// Fencing token: the revision of the grant.
+    #[n(3)]
+    pub token: Revision,
+    /// Log time of the grant.
+    #[n(4)]
+    pub since: Timestamp,
+    #[n(5)]
+    pub meta: Box<str>,
+    /// How many grants came before it since the object was last idle.
+    #[n(6)]
+    pub ordinal: u64,
+    /// How many releases end it: more than one if it was taken again by whoever had it.
+    #[n(7)]
+    pub count: u64,
+    /// It has lasted longer than it should.
+    #[n(8)]
+    pub overdue: bool,
+    /// What its session asked for: so long nobody gets it after the session expired.
+    #[n(9)]
+    pub lock_delay: Option<Millis>,
+}
+
+/// A place in a line.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Place<T> {
+    #[n(0)]
+    pub session: SessionId,
+    #[n(1)]
+    pub owner: Box<str>,
+    #[n(2)]
+    pub terms: T,
+    /// 1 is next.
+    #[n(3)]
+    pub position: u64,
+    /// Log time of the arrival.
+    #[n(4)]
+    pub since: Timestamp,
+    /// Holders in the way, at most 16; none in a listed line, which has all the holders.
+    #[n(5)]
+    pub blockers: Vec<Hold<T>>,
+    /// Nothing is granted before this moment.
+    #[n(6)]
+    pub closed_until: Option<Timestamp>,
+}
+
+/// Who wants it, as the line remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Waiter<T> {
+    #[n(0)]
+    pub session: SessionId,
+    #[n(1)]
+    pub owner: Box<str>,
+    #[n(2)]
+    pub terms: T,
+    /// Log time of the arrival.
+    #[n(3)]
+    pub since: Timestamp,
+    #[n(4)]
+    pub meta: Box<str>,
+    /// Names of all that is claimed together, this one among them; empty for a claim on its own.
+    #[n(5)]
+    pub together: Vec<Box<str>>,
+}
+
+/// What is counted, so that nothing has to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Counts {
+    #[n(0)]
+    pub waiting: u64,
+    /// Grants since the object was last idle.
+    #[n(1)]
+    pub granted: u64,
+    /// Units of all the holders.
+    #[n(2)]
+    pub used: u64,
+}
+
+/// A session's one claim on an object; a waiting one with its key.
+pub(crate) enum Claimed<T> {
+    Hold(Hold<T>),
+    Wait(Key, Waiter<T>),
+}
+
+/// What a key of a line is, from the bytes after the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Hold(Revision),
+    Wait,
+    /// Anything else: counts, reasons, and what a recipe has of its own.
+    Other(u8),
+}
+
+/// One line, by what its keys begin with: family byte and name.
+pub(crate) struct Line<T> {
+    prefix: Vec<u8>,
+    terms: PhantomData<T>,
+}
+
+impl<T: Terms> Line<T> {
+    pub fn new(name: &str) -> Self {
+        Self { prefix: [&[T::FAMILY.0][..], &names::closed(name)].concat(), terms: PhantomData }
+    }
+
+    /// The line that a key belongs to, its name, and what the key is.
+    pub fn of(key: &Key) -> Option<(Self, String, Part)> {
+        let (name, rest) = names::split(key.name())?;
+        let part = match rest.split_first()? {
+            (&HOLD, numbers) => Part::Hold(Revision(u64::from_be_bytes(*numbers.first_chunk()?))),
+            (&WAIT, _) => Part::Wait,
+            (&other, _) => Part::Other(other),
+        };
+        let prefix = key.as_bytes()[..key.as_bytes().len() - rest.len()].to_vec();
+        Some((Self { prefix, terms: PhantomData }, name, part))
+    }
+
+    /// What all its keys begin with, family byte first.
+    pub fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    /// What its timers begin with.
+    pub fn timer(&self, what: &[u8]) -> Vec<u8> {
+        [&self.prefix[1..], what].concat()
+    }
+
+    /// Holds in the order of their grants.
+    pub fn holds<'a>(
+        &self,
+        view: View<'a>,
+    ) -> impl DoubleEndedIterator<Item = (&'a Key, Hold<T>)> + use<'a, T> {
+        view.scan(T::FAMILY, &self.part(HOLD)[1..]).map(|(key, record)| (key, decoded(&record.value)))
+    }
+
+    /// The hold with this token.
+    pub fn hold_of(&self, view: View<'_>, token: Revision) -> Option<Hold<T>> {
+        let prefix = [&self.part(HOLD)[1..], &token.0.to_be_bytes()].concat();
+        view.scan(T::FAMILY, &prefix).next().map(|(_, record)| decoded(&record.value))
+    }
+
+    /// At most [`BLOCKERS`] holders.
+    pub fn blockers(&self, view: View<'_>) -> Vec<Hold<T>> {
+        self.holds(view).take(BLOCKERS).map(|(_, hold)| hold).collect()
+    }
+
+    /// The line in the order of the grants to come.
+    pub fn waiters<'a>(
+        &self,
+        view: View<'a>,
+    ) -> impl DoubleEndedIterator<Item = (&'a Key, Waiter<T>)> + use<'a, T> {
+        view.scan(T::FAMILY, &self.part(WAIT)[1..]).map(|(key, record)| (key, decoded(&record.value)))
+    }
+
+    /// The rank of a waiter, from its key.
+    pub fn rank(&self, key: &Key) -> u8 {
+        key.as_bytes()[self.prefix.len() + 1]
+    }
+
+    pub fn counts(&self, view: View<'_>) -> Counts {
+        match view.get(&self.key(COUNT, &[])) {
+            Some(record) => decoded(&record.value),
+            None => Counts { granted: u64::from(self.holds(view).next().is_some()), ..Counts::default() },
+        }
+    }
+
+    /// Write the counts; those that say nothing leave no key.
+    pub fn set_counts(&self, txn: &mut Txn<'_>, counts: Counts) {
+        let key = self.key(COUNT, &[]);
+        if counts.waiting == 0 && counts.used == 0 && counts.granted <= 1 {
+            txn.delete(&key, Cause::Command);
+        } else {
+            txn.put(key, encoded(counts).into(), ContentType::Binary, None);
+        }
+    }
+
+    /// Nobody holds and nobody waits.
+    pub fn is_idle(&self, view: View<'_>) -> bool {
+        self.holds(view).next().is_none() && self.waiters(view).next().is_none()
+    }
+
+    /// Forget the counts if nobody holds and nobody waits.
+    pub fn tidy(&self, txn: &mut Txn<'_>) {
+        if self.is_idle(txn.view()) {
+            txn.delete(&self.key(COUNT, &[]), Cause::Command);
+        }
+    }
+
+    /// A session's claim: the hold, if it has one.
+    pub fn claim(&self, view: View<'_>, session: SessionId) -> Option<Claimed<T>> {
+        let own = view.attached_under(session, &self.prefix);
+        let mut claims = own.filter(|key| matches!(key.as_bytes()[self.prefix.len()], HOLD | WAIT));
+        let key = claims.next()?;
+        let value = &view.get(key)?.value;
+        Some(match key.as_bytes()[self.prefix.len()] {
+            HOLD => Claimed::Hold(decoded(value)),
+            _ => Claimed::Wait(key.clone(), decoded(value)),
+        })
+    }
+
+    /// A session's place in the line, also of one that holds as well.
+    pub fn waiter(&self, view: View<'_>, session: SessionId) -> Option<(Key, Waiter<T>)> {
+        let key = view.attached_under(session, &self.part(WAIT)).next()?;
+        Some((key.clone(), decoded(&view.get(key)?.value)))
+    }
+
+    /// How many are ahead of a waiter. Costs them.
+    pub fn ahead(&self, view: View<'_>, key: &Key) -> u64 {
+        let line = view.scan(T::FAMILY, &self.part(WAIT)[1..]);
+        line.take_while(|(other, _)| *other < key).count() as u64
+    }
+
+    /// Where a waiter is. Costs the places ahead of it.
+    pub fn place(&self, view: View<'_>, key: &Key, waiter: Waiter<T>) -> Place<T> {
+        waiter.place(self.ahead(view, key) + 1, self.blockers(view))
+    }
+
+    /// Make it a holder now. The counts are written by the caller.
+    pub fn grant(&self, txn: &mut Txn<'_>, counts: &mut Counts, waiter: Waiter<T>) -> Hold<T> {
+        let Waiter { session, owner, terms, meta, .. } = waiter;
+        let (token, since, ordinal) = (txn.revision(), txn.now(), counts.granted);
+        let lock_delay = txn.view().session(session).and_then(|session| session.lock_delay);
+        let (count, overdue) = (1, false);
+        let hold = Hold { session, owner, terms, token, since, meta, ordinal, count, overdue, lock_delay };
+        counts.granted += 1;
+        counts.used += hold.terms.units();
+        self.set_hold(txn, &hold);
+        hold
+    }
+
+    /// Grant to the waiter of a key: it leaves the line.
+    pub fn grant_waiting(
+        &self,
+        txn: &mut Txn<'_>,
+        counts: &mut Counts,
+        key: &Key,
+        waiter: Waiter<T>,
+    ) -> Hold<T> {
+        txn.delete(key, Cause::Command);
+        counts.waiting = counts.waiting.saturating_sub(1);
+        self.grant(txn, counts, waiter)
+    }
+
+    /// Write a hold, new or changed.
+    pub fn set_hold(&self, txn: &mut Txn<'_>, hold: &Hold<T>) {
+        txn.put(self.hold_key(hold), encoded(hold).into(), ContentType::Binary, Some(hold.session));
+    }
+
+    pub fn hold_key(&self, hold: &Hold<T>) -> Key {
+        self.key(HOLD, &[&hold.token.0.to_be_bytes(), &hold.session.0.to_be_bytes()])
+    }
+
+    /// End a hold. One that was granted in this very entry stays: or its token would be granted twice.
+    ///
+    /// # Errors
+    /// [`StoreRefusal::DuplicateKey`].
+    pub fn end(
+        &self,
+        txn: &mut Txn<'_>,
+        counts: &mut Counts,
+        hold: &Hold<T>,
+        cause: Cause,
+    ) -> Result<(), StoreRefusal> {
+        let key = self.hold_key(hold);
+        if hold.token == txn.revision() {
+            return Err(StoreRefusal::DuplicateKey(key));
+        }
+        txn.delete(&key, cause);
+        counts.used = counts.used.saturating_sub(hold.terms.units());
+        Ok(())
+    }
+
+    /// Put it into the line, behind those of its rank and before those of a greater one.
+    pub fn join(&self, txn: &mut Txn<'_>, counts: &mut Counts, waiter: &Waiter<T>, rank: u8) {
+        counts.waiting += 1;
+        // Two arrivals of one entry have one revision: number them.
+        let arrival = txn.revision().0.to_be_bytes();
+        let of_entry = self.key(WAIT, &[&[rank], &arrival]);
+        let last = txn.view().scan(T::FAMILY, of_entry.name()).next_back();
+        let number = last.map_or(0, |(key, _)| {
+            u64::from_be_bytes(key.as_bytes().last_chunk().copied().unwrap_or_default()) + 1
+        });
+        let key = self.key(WAIT, &[&[rank], &arrival, &number.to_be_bytes()]);
+        txn.put(key, encoded(waiter).into(), ContentType::Binary, Some(waiter.session));
+    }
+
+    /// Take a waiter out of the line.
+    #[allow(clippy::unused_self, reason = "reads like the rest of what a line does")]
+    pub fn leave(&self, txn: &mut Txn<'_>, counts: &mut Counts, key: &Key) {
+        txn.delete(key, Cause::Command);
+        counts.waiting = counts.waiting.saturating_sub(1);
+    }
+
+    /// Sessions ended, and these of their keys are gone: correct the counts.
+    pub fn left(&self, txn: &mut Txn<'_>, waiters: u64, units: u64) {
+        if waiters > 0 || units > 0 {
+            let mut counts = self.counts(txn.view());
+            counts.waiting = counts.waiting.saturating_sub(waiters);
+            counts.used = counts.used.saturating_sub(units);
+            self.set_counts(txn, counts);
+        }
+    }
+
+    /// Leave word why a hold was broken, for as long as it takes until the next timers run out.
+    pub fn note_broken(&self, txn: &mut Txn<'_>, hold: &Hold<T>, reason: &str) {
+        if reason.is_empty() {
+            return;
+        }
+        let numbers = [hold.token.0.to_be_bytes(), hold.session.0.to_be_bytes()].concat();
+        let key = self.key(BROKEN, &[&numbers]);
+        timer::set(txn, txn.now(), T::FAMILY, key.name());
+        txn.put(key, Value::from(reason.as_bytes()), ContentType::Text, None);
+    }
+
+    pub fn key(&self, part: u8, rest: &[&[u8]]) -> Key {
+        let mut name = self.part(part);
+        for bytes in rest {
+            name.extend_from_slice(bytes);
+        }
+        Key::new(T::FAMILY, &name[1..])
+    }
+
+    fn part(&self, part: u8) -> Vec<u8> {
+        [&self.prefix[..], &[part]].concat()
+    }
+}
+
+impl<T> Waiter<T> {
+    pub fn place(self, position: u64, blockers: Vec<Hold<T>>) -> Place<T> {
+        let Self { session, owner, terms, since, .. } = self;
+        Place { session, owner, terms, position, since, blockers, closed_until: None }
+    }
+}
+
+impl<T: Terms> Claimed<T> {
+    pub fn terms(&self) -> &T {
+        match self {
+            Self::Hold(hold) => &hold.terms,
+            Self::Wait(_, waiter) => &waiter.terms,
+        }
+    }
+}
+
+/// What a change says of why it broke a hold, by the key the hold had.
+#[must_use]
+pub fn reason_of_break(change: &Change, hold: &Key) -> Option<String> {
+    let (_, rest) = names::split(hold.name())?;
+    let (&HOLD, numbers) = rest.split_first()? else { return None };
+    let object = &hold.name()[..hold.name().len() - rest.len()];
+    let note = Key::new(hold.family(), &[object, &[BROKEN], numbers].concat());
+    let event = change.events.iter().find(|event| event.key == note)?;
+    String::from_utf8(event.record.as_ref()?.value.to_vec()).ok()
+}
+
+/// A timer of a line has run out that says [`BROKEN`]: what it left word of is history by now.
+pub(crate) fn forget_reason(txn: &mut Txn<'_>, family: Family, what: &[u8]) {
+    txn.delete(&Key::new(family, what), Cause::Command);
+}
+
+pub(crate) fn decoded<'b, T: Decode<'b, ()>>(value: &'b [u8]) -> T {
+    minicbor::decode(value).expect("only a line writes its keys")
+}
