@@ -190,6 +190,7 @@ async fn hold_until_interrupted(
         valid_for: guard.valid_for().into(),
         mode: guard.mode(),
         ordinal: None,
+        count: None,
     };
     let fields = [("token", acquired.token.to_string()), ("session", acquired.session.to_string())];
     connection.output().item(&acquired, &fields)?;
