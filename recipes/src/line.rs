@@ -5,10 +5,10 @@
 //!
 //! | key | value | |
 //! |---|---|---|
-//! | `h` token, session | the [`Hold`] | granted; in the order of the grants |
+//! | `h` token, ordinal | the [`Hold`] | granted; in the order of the grants |
 //! | `w` rank, revision of arrival, number within it | the [`Waiter`] | in the order in which they will be granted |
 //! | `c` | the [`Counts`] | only while there is more to count than one grant |
-//! | `b` token, session | the reason of a break | for a moment, so that history tells it beside the end of the hold |
+//! | `b` token, ordinal | the reason of a break | for a moment, so that history tells it beside the end of the hold |
 //!
 //! A recipe decides who is granted; that touches the head of the line and nobody behind it.
 
@@ -299,7 +299,7 @@ impl<T: Terms> Line<T> {
     }
 
     pub fn hold_key(&self, hold: &Hold<T>) -> Key {
-        self.key(HOLD, &[&hold.token.0.to_be_bytes(), &hold.session.0.to_be_bytes()])
+        self.key(HOLD, &[&hold.numbers()])
     }
 
     /// End a hold. One that was granted in this very entry stays: or its token would be granted twice.
@@ -358,8 +358,7 @@ impl<T: Terms> Line<T> {
         if reason.is_empty() {
             return;
         }
-        let numbers = [hold.token.0.to_be_bytes(), hold.session.0.to_be_bytes()].concat();
-        let key = self.key(BROKEN, &[&numbers]);
+        let key = self.key(BROKEN, &[&hold.numbers()]);
         timer::set(txn, txn.now(), T::FAMILY, key.name());
         txn.put(key, Value::from(reason.as_bytes()), ContentType::Text, None);
     }
@@ -374,6 +373,13 @@ impl<T: Terms> Line<T> {
 
     fn part(&self, part: u8) -> Vec<u8> {
         [&self.prefix[..], &[part]].concat()
+    }
+}
+
+impl<T> Hold<T> {
+    /// What makes its key: grants of one entry have one token, and are told apart by their order.
+    pub(crate) fn numbers(&self) -> Vec<u8> {
+        [self.token.0.to_be_bytes(), self.ordinal.to_be_bytes()].concat()
     }
 }
 

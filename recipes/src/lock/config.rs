@@ -114,7 +114,7 @@ pub(super) fn due(txn: &mut Txn<'_>, what: &[u8]) {
 }
 
 fn overdue(lock: &Lock, hold: &Hold) -> Vec<u8> {
-    lock.timer(&[&[OVERDUE][..], &hold.token.0.to_be_bytes(), &hold.session.0.to_be_bytes()].concat())
+    lock.timer(&[&[OVERDUE], &hold.numbers()[..]].concat())
 }
 
 fn after(Timestamp(at): Timestamp, Millis(time): Millis) -> Timestamp {

@@ -100,8 +100,8 @@ impl Line {
             self.waiters.remove(0);
             self.holders.push((session, mode, revision));
         }
-        // Keys of one token are in the order of their sessions.
-        self.holders.sort_by_key(|(session, _, token)| (*token, *session));
+        // Those of one token stay in the order of their grants.
+        self.holders.sort_by_key(|(_, _, token)| *token);
     }
 }
 
