@@ -212,14 +212,19 @@ impl<T: Terms> Line<T> {
     pub fn counts(&self, view: View<'_>) -> Counts {
         match view.get(&self.key(COUNT, &[])) {
             Some(record) => decoded(&record.value),
-            None => Counts { granted: u64::from(self.holds(view).next().is_some()), ..Counts::default() },
+            None => self.without_counts(view),
         }
     }
 
-    /// Write the counts; those that say nothing leave no key.
+    /// What no counts mean: nobody waits, and whoever holds was the first.
+    fn without_counts(&self, view: View<'_>) -> Counts {
+        Counts { granted: u64::from(self.holds(view).next().is_some()), ..Counts::default() }
+    }
+
+    /// Write the counts, after the hold they are about; those that say nothing leave no key.
     pub fn set_counts(&self, txn: &mut Txn<'_>, counts: Counts) {
         let key = self.key(COUNT, &[]);
-        if counts.waiting == 0 && counts.used == 0 && counts.granted <= 1 {
+        if counts == self.without_counts(txn.view()) {
             txn.delete(&key, Cause::Command);
         } else {
             txn.put(key, encoded(counts).into(), ContentType::Binary, None);

@@ -52,8 +52,8 @@ impl Speech for Words {
 
     fn operation(&self, script: &mut Script, words: &mut script::Words) -> Option<Operation> {
         if words.has("locks") {
-            // `locks=(a,b:shared)`
-            let name = |text: String| match text.strip_suffix(":shared") {
+            // `locks=(a,b-shared)`
+            let name = |text: String| match text.strip_suffix("-shared") {
                 Some(name) => (name.into(), Mode::Shared),
                 None => (text.into(), Mode::Exclusive),
             };
@@ -64,7 +64,7 @@ impl Speech for Words {
                 attach: script.attach(words),
             })));
         }
-        if !words.has("lock") {
+        if !words.has("lock") || words.has("queue") {
             return None;
         }
         Some(Operation::Lock(match words.verb.as_str() {

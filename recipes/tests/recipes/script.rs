@@ -21,11 +21,13 @@ use datadriven::TestCase;
 const RECIPES: &[&dyn Speech] = &[
     &crate::barrier_words::Words,
     &crate::counter_words::Words,
+    &crate::election_words::Words,
     &crate::fence_words::Words,
     &crate::group_words::Words,
     &crate::latch_words::Words,
     &crate::lock_words::Words,
     &crate::queue_words::Words,
+    &crate::semaphore_words::Words,
     &crate::service_words::Words,
     &crate::topic_words::Words,
 ];
