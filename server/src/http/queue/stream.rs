@@ -233,7 +233,7 @@ impl Feed {
 
     fn lost(&mut self, reason: &str) {
         self.edge.renewals.forget(self.session);
-        self.send("lost", &HoldFrame::Lost { reason: reason.to_owned() });
+        self.send("lost", &HoldFrame::Lost { reason: reason.to_owned(), detail: None });
         self.end();
     }
 
