@@ -12,7 +12,7 @@ use coracle_store::{Timestamp, View};
 
 use super::group::Group;
 use super::ring::{GOLDEN, mix};
-use super::{Filter, Instance, SCALE, Settings, instances, settings};
+use super::{Filter, Instance, Row, SCALE, Settings, instances, settings};
 
 /// Load of an instance that has not told any, in thousandths.
 const UNKNOWN_LOAD: u16 = 500;
@@ -156,15 +156,20 @@ impl Pool {
     /// The instances of a service that the filter admits; `filter.healthy` makes no difference.
     #[must_use]
     pub fn of(view: View<'_>, service: &str, filter: Filter) -> Self {
+        Self::new(settings(view, service).unwrap_or_default(), instances(view, service, None), filter)
+    }
+
+    /// The same from instances that were taken from a view before, so that nobody has to wait for the building.
+    pub fn new(settings: Settings, rows: impl IntoIterator<Item = Row>, filter: Filter) -> Self {
         let mut pool = Self {
             filter: Filter { healthy: false, ..filter },
-            settings: settings(view, service).unwrap_or_default(),
+            settings,
             instances: BTreeMap::new(),
             healthy: Tier::default(),
             fallback: None,
             counts: Counts::default(),
         };
-        for row in instances(view, service, None) {
+        for row in rows {
             let (id, instance) = row.read();
             pool.put(&id, instance);
         }

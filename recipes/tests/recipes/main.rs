@@ -25,6 +25,7 @@ mod script;
 mod semaphore_words;
 mod service_model;
 mod service_picks;
+mod service_traps;
 mod service_words;
 mod topic_model;
 mod topic_properties;
