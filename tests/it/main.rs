@@ -19,6 +19,7 @@ mod pause;
 mod queues;
 mod queues_crash;
 mod scale;
+mod services;
 mod sessions;
 mod sessions_faults;
 mod smuggling;

@@ -55,6 +55,70 @@ async fn sizes() {
 }
 
 #[tokio::test]
+async fn services() {
+    let running = start(|_| {}).await;
+    let mut client = Client::connect(running.address).await;
+    let limits = client.get("/v1/limits").await.json();
+    let of = |name: &str| usize::try_from(limits[name].as_u64().unwrap_or_else(|| panic!("{name}"))).unwrap();
+    // The number of instances is tested with the recipe: so many requests take their time.
+    assert_eq!(limits["instances_per_service_max"], coracle_recipes::service::INSTANCES);
+
+    let put = |more: &str| format!(r#"{{"address":"10.0.0.7",{more}}}"#);
+    let at = "/v1/services/web/instances/a";
+    let meta = |size: usize| put(&format!(r#""meta":{{"m":"{}"}}"#, "m".repeat(size)));
+    let most = of("metadata_bytes_max") - 3;
+    assert_eq!(client.put(at, meta(most).as_bytes()).await.status, 201);
+    let large = client.put(at, meta(most + 1).as_bytes()).await;
+    assert_eq!((large.status, large.code().as_str()), (413, "too_large"));
+    assert_eq!(large.json()["limit"], "metadata_bytes");
+
+    for (more, status) in [
+        (r#""weight":1000"#, 200),
+        (r#""weight":1001"#, 400),
+        (r#""port":65535"#, 200),
+        (r#""port":65536"#, 400),
+        (r#""port":0"#, 400),
+        (r#""ports":{"admin":0}"#, 400),
+        (r#""scheme":"a b""#, 400),
+        (r#""zone":"""#, 400),
+        (r#""tags":[""]"#, 400),
+        (r#""status":"fine""#, 400),
+    ] {
+        assert_eq!(client.put(at, put(more).as_bytes()).await.status, status, "{more}");
+    }
+    for (address, status) in [
+        ("a".repeat(255), 200),
+        ("a".repeat(256), 400),
+        (String::new(), 400),
+        ("10.0.0.7:80".to_owned(), 400),
+        ("::1".to_owned(), 200),
+        ("[::1]".to_owned(), 400),
+        ("a b".to_owned(), 400),
+        ("$(reboot)".to_owned(), 400),
+        ("-o".to_owned(), 400),
+    ] {
+        let body = format!(r#"{{"address":"{address}"}}"#);
+        assert_eq!(client.put(at, body.as_bytes()).await.status, status, "{address}");
+    }
+    let n = of("pick_instances_max");
+    assert_eq!(client.get(&format!("/v1/services/web/pick?n={n}")).await.status, 200);
+    assert_eq!(client.get(&format!("/v1/services/web/pick?n={}", n + 1)).await.status, 400);
+    for (config, status) in [
+        (r#"{"protect":1,"deregister_after":"24h","eject_errors":1000}"#, 201),
+        (r#"{"protect":1.001}"#, 400),
+        (r#"{"deregister_after":"24h1s"}"#, 400),
+        (r#"{"eject_for":"24h1s"}"#, 400),
+        (r#"{"slow_start":"24h1s"}"#, 400),
+        (r#"{"eject_errors":1001}"#, 400),
+    ] {
+        assert_eq!(client.put("/v1/services/web", config.as_bytes()).await.status, status, "{config}");
+    }
+    for (drain, status) in [("24h", 200), ("24h1s", 400)] {
+        assert_eq!(client.post(&format!("{at}/drain?deadline={drain}"), b"").await.status, status);
+    }
+}
+
+#[tokio::test]
 async fn transactions() {
     let running = start(|_| {}).await;
     let mut client = Client::connect(running.address).await;
