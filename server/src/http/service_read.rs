@@ -189,13 +189,14 @@ impl Seen {
 /// The instances of one service, as they are and as they change. An event with a `value` says what is now to be seen; one
 /// without, that the instance is out of sight: gone, or no longer what was asked for.
 fn scope(selection: Selection, name: String, filter: Filter) -> watch::Scope {
-    let admitted = filter.clone();
-    let snapshot = move |store: &Store| {
-        let rows = service::instances(store.view(), &name, None).map(|row| row.read());
-        rows.filter(|(_, it)| admitted.admits(it)).map(|(id, it)| json_of(&id, &it)).collect()
+    let (of, admitted) = (name.clone(), filter.clone());
+    let ids = move |view: View<'_>, after: Option<&str>, limit| service::ids(view, &of, after, limit);
+    let show = move |view: View<'_>, id: &str| {
+        let instance = service::instance(view, &name, id)?;
+        admitted.admits(&instance).then(|| shown(id, &instance))
     };
     let told = move |out: &mut Vec<u8>, event: &Event| event_of(out, event, &filter);
-    watch::Scope::objects(selection, Some(Box::new(snapshot)), Box::new(told))
+    watch::Scope::family(selection, ids, show, Box::new(told))
 }
 
 fn json_of(id: &str, instance: &Instance) -> Vec<u8> {
