@@ -25,5 +25,6 @@ mod sessions_faults;
 mod smuggling;
 mod startup;
 mod tls;
+mod topics;
 mod trio;
 mod watch;

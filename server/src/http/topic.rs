@@ -167,18 +167,6 @@ pub async fn publish(mut call: Call) -> Answer {
     Ok(applied.answer(StatusCode::CREATED, &api::Published { first_seq, seq, revision: applied.revision.0 }))
 }
 
-/// The operation of a transaction that publishes one message; `value_max` is the longest body.
-///
-/// # Errors
-/// A name, key or value that is none.
-#[allow(dead_code, reason = "transactions over several families are on their way")]
-pub fn publishing(topic: &str, item: api::PublishItem, value_max: usize) -> Answer<recipes::Operation> {
-    check_name(topic).map_err(|detail| bad_body(format!("topic: {detail}")))?;
-    let publish =
-        Publish { topic: topic.into(), messages: vec![draft(item, value_max)?], expect_last_seq: None };
-    Ok(recipes::Operation::Topic(topic::Operation::Publish(publish)))
-}
-
 /// The outcome of an operation on topics.
 pub fn of_topic(outcome: &coracle_store::Outcome) -> Answer<topic::Outcome> {
     if let coracle_store::Outcome::Program(bytes) = outcome
