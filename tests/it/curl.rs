@@ -203,3 +203,36 @@ async fn sessions_and_operations() {
     // Over HTTP/2 without TLS, as gRPC and some libraries do.
     assert_eq!(curl(base, "--http2-prior-knowledge $C/livez"), ("ok\n".to_owned(), 200));
 }
+
+/// Every curl of the README's table of recipes, in its order, against one node. What streams goes on until the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_curl_for_each_recipe_as_the_readme_has_it() {
+    let cluster = Cluster::start(1).await;
+    let base = &cluster.nodes[0].url();
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = std::fs::read_to_string(readme).expect("the README");
+    let table = readme.split("## A curl for each recipe").nth(1).expect("the table");
+    let table = table.split("\n\n").nth(1).expect("rows");
+    let lines: Vec<&str> =
+        table.split('`').skip(1).step_by(2).filter_map(|code| code.strip_prefix("curl ")).collect();
+    assert!(lines.len() > 15, "{lines:?}");
+    let mut streams = Vec::new();
+    for line in lines {
+        // The same node, without a variable of the reader's shell.
+        if line.contains(" -N") {
+            let mut stream = Running::start(base, line);
+            let mut first = String::new();
+            stream.1.read_line(&mut first).expect("text");
+            let frame: Value =
+                serde_json::from_str(&first).unwrap_or_else(|error| panic!("{line}: {error} in {first}"));
+            assert!(frame["type"].is_string() && frame["type"] != "error", "{line}: {frame}");
+            streams.push(stream);
+            continue;
+        }
+        let line = line.replace("wait=1m", "wait=1s");
+        let (body, status) = curl(base, &line);
+        // Nobody else comes to the barrier.
+        let expected = if line.contains("/enter") { 409..410 } else { 200..300 };
+        assert!(expected.contains(&status), "{line}: {status} {body}");
+    }
+}
