@@ -1,14 +1,14 @@
 //! A worker: takes the lock, writes a section, releases. It never asks whether it still holds the lock.
 //!
 //! That is on purpose: a process can be paused between any question and the write that follows it. Only the token
-//! that travels with the write protects the file. (Code with more to do would use [`LockGuard::run`], which also stops
+//! that travels with the write protects the file. (Code with more to do would use [`ClaimGuard::run`], which also stops
 //! the work.)
 
 use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use coracle_client::{Coracle, Error, LockGuard};
+use coracle_client::{ClaimGuard, Coracle, Error};
 use coracle_examples::option;
 
 use crate::append::Appender;
@@ -28,7 +28,7 @@ pub async fn run() -> Result<()> {
         let token = lock.token();
         if section(&client, &mut file, &lock, &name).await? {
             match lock.release().await {
-                Ok(()) | Err(Error::LockLost { .. }) => {}
+                Ok(()) | Err(Error::ClaimLost { .. }) => {}
                 Err(error) => return Err(error).context("cannot release"),
             }
             say(&format!("finished {token}"))?;
@@ -37,7 +37,7 @@ pub async fn run() -> Result<()> {
 }
 
 /// Write a section; false if the lock had passed to another meanwhile.
-async fn section(client: &Coracle, file: &mut Appender, lock: &LockGuard, name: &str) -> Result<bool> {
+async fn section(client: &Coracle, file: &mut Appender, lock: &ClaimGuard, name: &str) -> Result<bool> {
     let token = lock.token();
     say(&format!("holds {token}"))?;
     let lines = (1..=LINES).map(|line| format!("{name} line {line} of {LINES}"));
@@ -60,14 +60,14 @@ async fn section(client: &Coracle, file: &mut Appender, lock: &LockGuard, name: 
 }
 
 /// After the file refused: the store must refuse as well.
-async fn late_put(client: &Coracle, lock: &LockGuard) -> Result<()> {
+async fn late_put(client: &Coracle, lock: &ClaimGuard) -> Result<()> {
     match guarded_put(client, lock).await {
         Ok(()) => bail!("the store took a write with the stale token {}", lock.token()),
         Err(error) => say(&format!("refused-by-store {} {error}", lock.token())),
     }
 }
 
-async fn guarded_put(client: &Coracle, lock: &LockGuard) -> Result<(), Error> {
+async fn guarded_put(client: &Coracle, lock: &ClaimGuard) -> Result<(), Error> {
     client.kv().put(LAST_TOKEN, lock.token().to_string()).fence(lock.fence()).await.map(drop)
 }
 

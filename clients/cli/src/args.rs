@@ -5,8 +5,8 @@ use clap_complete::Shell;
 
 use crate::connection::Connection;
 use crate::{
-    barrier, child, cluster, counter, dev, events, fence, group, kv, latch, lock, queue, serve, service,
-    session, topic, txn,
+    barrier, child, cluster, counter, dev, election, events, fence, group, kv, latch, lock, queue, semaphore,
+    serve, service, session, topic, txn,
 };
 
 /// Coordination service: replicated keys, locks and sessions, driven by plain HTTP.
@@ -38,6 +38,13 @@ pub enum Command {
     Kv(kv::Kv),
     /// Hold a lock, while a command runs or until interrupted
     Lock(lock::Lock),
+    /// Hold permits of a semaphore, while a command runs or until interrupted
+    Semaphore(semaphore::Semaphore),
+    /// Lead, while a command runs or until interrupted
+    Elect(election::Elect),
+    /// Elections: who leads, and who would follow
+    #[command(subcommand)]
+    Election(election::Election),
     /// Queues: send, receive, work
     #[command(subcommand)]
     Queue(queue::Queue),
@@ -144,6 +151,11 @@ mod tests {
             "coracle lock deploy",
             "coracle lock deploy --shared --wait 1m --ttl 30s --grace 5s -- make -j2",
             "coracle lock ls",
+            "coracle semaphore gpu --limit 4 --permits 2 --wait 1m -- ./train.sh --fast",
+            "coracle semaphore limit gpu 8",
+            "coracle elect cron --value here --priority 9 -- ./cron.sh",
+            "coracle election observe cron",
+            "coracle election resign cron --session 7587d8aa00000001 --rejoin",
             "coracle lock show deploy",
             "coracle lock hold show -- true",
             "coracle lock break deploy --reason stuck",
@@ -216,7 +228,7 @@ mod tests {
         let Command::Lock(lock) = parse("coracle lock deploy -- make --wait -- x").unwrap().command else {
             panic!()
         };
-        assert_eq!(lock.hold.command, ["make", "--wait", "--", "x"]);
+        assert_eq!(lock.hold.claim.command, ["make", "--wait", "--", "x"]);
         assert_eq!(lock.hold.name.as_deref(), Some("deploy"));
     }
 }

@@ -62,7 +62,7 @@ pub fn code_of(error: &Error) -> u8 {
         Error::Unreachable { .. } => UNAVAILABLE,
         Error::Invalid(_) => USAGE,
         Error::NotAcquired { .. } => WAIT_RAN_OUT,
-        Error::SessionLost(_) | Error::LockLost { .. } => CLAIM_LOST,
+        Error::SessionLost(_) | Error::ClaimLost { .. } => CLAIM_LOST,
         Error::Shown(_) => 0,
         _ => ERROR,
     }
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(code_of(&Error::Tls(String::new())), 1);
         assert_eq!(code_of(&Error::NotAcquired { name: String::new(), position: 1 }), 124);
         assert_eq!(code_of(&Error::SessionLost(LossReason::Expired)), 125);
-        assert_eq!(code_of(&Error::LockLost { name: String::new(), reason: LossReason::Expired }), 125);
+        assert_eq!(code_of(&Error::ClaimLost { name: String::new(), reason: LossReason::Expired }), 125);
         assert_eq!(Failure::Usage(String::new()).code(), 2);
         assert_eq!(Failure::Exit(77).code(), 77);
         assert_eq!(Failure::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)).code(), 0);

@@ -1,17 +1,12 @@
 //! `lock`: hold one, with or without a command under it; look, break, transfer.
 
-use std::ffi::OsString;
-use std::time::Duration;
-
 use clap::Subcommand;
-use coracle_client::api::{self, SessionId, Span};
-use coracle_client::{Coracle, Error, LockGuard};
+use coracle_client::api::SessionId;
 
 use crate::bytes_arg::readable;
 use crate::connection::Connection;
-use crate::exit::{CLAIM_LOST, Failure, REFUSED, WAIT_RAN_OUT};
-use crate::lock_run;
-use crate::output;
+use crate::exit::Failure;
+use crate::{claim, output};
 
 const EXAMPLES: &str = "Examples:
   coracle lock deploy -- ./deploy.sh              run it under the lock
@@ -75,21 +70,8 @@ pub struct Hold {
     /// Together with other shared holders
     #[arg(long)]
     pub shared: bool,
-    /// How long to wait in line, 0 to try once [default: without end]
-    #[arg(long, value_name = "DURATION")]
-    pub wait: Option<Span>,
-    /// How long the lock outlives this process
-    #[arg(long, value_name = "DURATION", default_value = "15s")]
-    pub ttl: Span,
-    /// Time between SIGTERM and SIGKILL when the lock is being lost, at most a third of the ttl [default: 5s or a third]
-    #[arg(long, value_name = "DURATION")]
-    pub grace: Option<Span>,
-    /// Who, for those who look [default: host and process id]
-    #[arg(long, value_name = "TEXT")]
-    pub owner: Option<String>,
-    /// The command to run under the lock
-    #[arg(last = true, value_name = "CMD")]
-    pub command: Vec<OsString>,
+    #[command(flatten)]
+    pub claim: claim::Terms,
 }
 
 pub async fn run(connection: &Connection, lock: Lock) -> Result<(), Failure> {
@@ -110,122 +92,19 @@ pub async fn run(connection: &Connection, lock: Lock) -> Result<(), Failure> {
     }
 }
 
-/// Grace for a ttl: what was asked for, at most a third of the ttl, because a healthy renewal may be that late.
-pub fn grace(asked: Option<Span>, ttl: Span) -> Result<Duration, Failure> {
-    let most = ttl.as_duration() / 3;
-    match asked.map(Duration::from) {
-        None => Ok(most.min(Duration::from_secs(5))),
-        Some(grace) if grace <= most => Ok(grace),
-        Some(_) => {
-            let most = Span::from(most);
-            Err(Failure::Usage(format!("--grace must be at most a third of --ttl limit={most}")))
-        }
-    }
-}
-
 async fn hold(connection: &Connection, args: Hold) -> Result<(), Failure> {
     let name = args.name.unwrap_or_default();
-    let grace = grace(args.grace, args.ttl)?;
     if connection.curl {
-        return curl(connection, &name, args.shared, args.ttl);
+        let mode = if args.shared { "&mode=shared" } else { "" };
+        return claim::curl(
+            connection,
+            &format!("locks/{}/acquire", claim::segment(&name)),
+            &args.claim,
+            mode,
+        );
     }
-    let client = connection.client()?;
-    let owner = args.owner.unwrap_or_else(me);
-    let signals = lock_run::Signals::new()?;
-    let Some(guard) = acquire(&client, &name, &owner, args.shared, args.wait, args.ttl, &signals).await?
-    else {
-        return Err(Failure::Exit(128 + 2));
-    };
-    if args.command.is_empty() {
-        return hold_until_interrupted(connection, guard, signals).await;
-    }
-    let code = lock_run::run(guard, &args.command, grace, signals).await?;
-    if code == 0 { Ok(()) } else { Err(Failure::Exit(code)) }
-}
-
-/// Wait in line; `None` if interrupted meanwhile.
-async fn acquire(
-    client: &Coracle,
-    name: &str,
-    owner: &str,
-    shared: bool,
-    wait: Option<Span>,
-    ttl: Span,
-    signals: &lock_run::Signals,
-) -> Result<Option<LockGuard>, Failure> {
-    let wait = wait.map_or(Duration::MAX, Duration::from);
-    let mut acquire = client.lock(name).ttl(ttl.into()).owner(owner).wait(wait).on_waiting(|waiting| {
-        let blockers: Vec<String> =
-            waiting.blockers.iter().map(|b| readable(b.owner.as_deref().unwrap_or("?").as_bytes())).collect();
-        eprintln!("coracle: waiting position={} behind={}", waiting.position, blockers.join(","));
-    });
-    if shared {
-        acquire = acquire.shared();
-    }
-    tokio::select! {
-        acquired = acquire.acquire() => match acquired {
-            Ok(guard) => Ok(Some(guard)),
-            Err(error @ Error::NotAcquired { .. }) => {
-                eprintln!("coracle: {error}");
-                Err(Failure::Exit(if wait.is_zero() { REFUSED } else { WAIT_RAN_OUT }))
-            }
-            Err(error) => Err(error.into()),
-        },
-        // Dropping the acquire closes its session, which leaves the line; give that a moment to go out.
-        () = signals.stop() => {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            Ok(None)
-        }
-    }
-}
-
-async fn hold_until_interrupted(
-    connection: &Connection,
-    guard: LockGuard,
-    signals: lock_run::Signals,
-) -> Result<(), Failure> {
-    let acquired = api::Acquired {
-        session: guard.session().id(),
-        token: guard.token(),
-        valid_for: guard.valid_for().into(),
-        mode: guard.mode(),
-        ordinal: None,
-        count: None,
-    };
-    let fields = [("token", acquired.token.to_string()), ("session", acquired.session.to_string())];
-    connection.output().item(&acquired, &fields)?;
-    eprintln!("coracle: held until interrupted lock={}", readable(guard.name().as_bytes()));
-    tokio::select! {
-        reason = guard.lost() => {
-            eprintln!("coracle: lock lost: {reason}");
-            Err(Failure::Exit(CLAIM_LOST))
-        }
-        () = signals.stop() => Ok(guard.release().await?),
-    }
-}
-
-/// One curl that holds the lock for as long as it runs.
-fn curl(connection: &Connection, name: &str, shared: bool, ttl: Span) -> Result<(), Failure> {
-    let mode = if shared { "&mode=shared" } else { "" };
-    let client = connection.client()?;
-    let segment: String = name
-        .bytes()
-        .map(|byte| {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                char::from(byte).to_string()
-            } else {
-                format!("%{byte:02X}")
-            }
-        })
-        .collect();
-    println!("curl -N -X POST '{}/v1/locks/{segment}/acquire?hold=true&ttl={ttl}{mode}'", client.endpoint());
-    Ok(())
-}
-
-/// Host name and process id.
-fn me() -> String {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{host}/{}", std::process::id())
+    let lock = connection.client()?.lock(name);
+    claim::hold(connection, if args.shared { lock.shared() } else { lock }, args.claim).await
 }
 
 async fn list(connection: &Connection) -> Result<(), Failure> {
@@ -276,19 +155,4 @@ async fn show(connection: &Connection, name: &str) -> Result<(), Failure> {
             ]
         },
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grace_is_at_most_a_third() {
-        let span = |text: &str| text.parse::<Span>().unwrap();
-        assert_eq!(grace(None, span("15s")).unwrap(), Duration::from_secs(5));
-        assert_eq!(grace(None, span("6s")).unwrap(), Duration::from_secs(2));
-        assert_eq!(grace(None, span("1h")).unwrap(), Duration::from_secs(5));
-        assert_eq!(grace(Some(span("20s")), span("1m")).unwrap(), Duration::from_secs(20));
-        assert_eq!(grace(Some(span("6s")), span("15s")).unwrap_err().code(), 2);
-    }
 }

@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_client::LockGuard;
+use coracle_client::ClaimGuard;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
@@ -84,16 +84,19 @@ fn verdict(left: Duration, grace: Duration, margin: Duration, terminated: bool) 
 
 /// Run the command to its end or to the end of the lock; the exit code.
 pub async fn run(
-    guard: LockGuard,
+    guard: ClaimGuard,
     argv: &[OsString],
     grace: Duration,
     signals: Signals,
 ) -> Result<u8, Failure> {
+    // LOCK, SEMAPHORE, ELECTION: the family without its plural.
+    let family = guard.fence().claim();
+    let kind = family.split('/').next().unwrap_or_default().trim_end_matches('s').to_uppercase();
     let mut command = tokio::process::Command::from(child::command(Signal::KILL, argv)?);
     command
-        .env("CORACLE_LOCK_NAME", guard.name())
-        .env("CORACLE_LOCK_TOKEN", guard.token().to_string())
-        .env("CORACLE_LOCK_SESSION", guard.session().id().to_string())
+        .env(format!("CORACLE_{kind}_NAME"), guard.name())
+        .env(format!("CORACLE_{kind}_TOKEN"), guard.token().to_string())
+        .env(format!("CORACLE_{kind}_SESSION"), guard.session().id().to_string())
         .kill_on_drop(true);
     let mut process = command.spawn()?;
     let group = process
@@ -110,13 +113,13 @@ pub async fn run(
         let pause = match verdict(left, grace, margin, terminated) {
             Verdict::Kill => {
                 lost = true;
-                eprintln!("coracle: lock lost, killing the command");
+                eprintln!("coracle: claim lost, killing the command");
                 let _ = kill_process_group(group, Signal::KILL);
                 break process.wait().await?;
             }
             Verdict::Terminate => {
                 terminated = true;
-                eprintln!("coracle: losing the lock, stopping the command");
+                eprintln!("coracle: losing the claim, stopping the command");
                 let _ = kill_process_group(group, Signal::TERM);
                 continue;
             }

@@ -6,10 +6,12 @@ mod args;
 mod barrier;
 mod bytes_arg;
 mod child;
+mod claim;
 mod cluster;
 mod connection;
 mod counter;
 mod dev;
+mod election;
 mod events;
 mod exit;
 mod export;
@@ -28,6 +30,7 @@ mod output;
 mod progress;
 mod queue;
 mod queue_work;
+mod semaphore;
 mod serve;
 mod service;
 mod service_run;
@@ -73,6 +76,9 @@ fn run(args: Args) -> Result<(), Failure> {
                     Command::Dev(dev) => dev::run(dev).await,
                     Command::Kv(kv) => kv::run(&connection, kv).await,
                     Command::Lock(lock) => lock::run(&connection, lock).await,
+                    Command::Semaphore(semaphore) => semaphore::run(&connection, semaphore).await,
+                    Command::Elect(elect) => election::elect(&connection, elect).await,
+                    Command::Election(election) => election::run(&connection, election).await,
                     Command::Queue(queue) => queue::run(&connection, queue).await,
                     Command::Barrier(barrier) => barrier::run(&connection, barrier).await,
                     Command::Latch(latch) => latch::run(&connection, latch).await,

@@ -9,10 +9,13 @@ use coracle_api::{Event, Limits, Version};
 use serde::de::DeserializeOwned;
 
 use crate::call::Call;
+use crate::lock::{Claim, LOCKS};
+use crate::semaphore::SEMAPHORES;
 use crate::transport::{Answer, Shared, Transport};
 use crate::{
-    Acquire, Barrier, ClusterApi, Counter, Error, FencedResource, Group, Kv, Latch, Locks, OpenSession,
-    Queue, Queues, Service, Services, Sessions, TlsOptions, Topic, Topics, TxnBuilder, WatchBuilder,
+    Acquire, Barrier, Campaign, ClusterApi, Counter, Elections, Error, FencedResource, Group, Kv, Latch,
+    Locks, OpenSession, Queue, Queues, Semaphores, Service, Services, Sessions, TlsOptions, Topic, Topics,
+    TxnBuilder, WatchBuilder,
 };
 
 /// A client of one cluster. Cheap to clone; all clones share connections and the endpoint in use.
@@ -99,7 +102,29 @@ impl Coracle {
 
     /// A lock to be acquired.
     pub fn lock(&self, name: impl Into<String>) -> Acquire {
-        Acquire::new(self.clone(), name.into())
+        Acquire::new(self.clone(), Claim::on(&LOCKS, name))
+    }
+
+    /// Permits of a semaphore to be acquired.
+    pub fn semaphore(&self, name: impl Into<String>) -> Acquire {
+        Acquire::new(self.clone(), Claim::on(&SEMAPHORES, name))
+    }
+
+    /// Semaphores of everybody.
+    #[must_use]
+    pub fn semaphores(&self) -> Semaphores {
+        Semaphores::new(self.clone())
+    }
+
+    /// An election: campaign, observe.
+    pub fn election(&self, name: impl Into<String>) -> Campaign {
+        Campaign::new(self.clone(), name.into())
+    }
+
+    /// Elections of everybody.
+    #[must_use]
+    pub fn elections(&self) -> Elections {
+        Elections::new(self.clone())
     }
 
     /// Locks of everybody: list, show, break, transfer.

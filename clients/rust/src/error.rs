@@ -52,10 +52,10 @@ pub enum Error {
     Tls(String),
     #[error("session lost: {0}")]
     SessionLost(LossReason),
-    #[error("lock lost: {reason} lock={name:?}")]
-    LockLost { name: String, reason: LossReason },
-    /// The wait ran out before the lock was granted.
-    #[error("not acquired in time: position={position} lock={name:?}")]
+    #[error("claim lost: {reason} name={name:?}")]
+    ClaimLost { name: String, reason: LossReason },
+    /// The wait ran out before it was granted.
+    #[error("not granted in time: position={position} name={name:?}")]
     NotAcquired { name: String, position: u64 },
     /// The client is set to show calls instead of making them: the equivalent curl command.
     #[error("{0}")]
@@ -89,7 +89,7 @@ impl Error {
             | Error::Invalid(_)
             | Error::Tls(_)
             | Error::SessionLost(_)
-            | Error::LockLost { .. }
+            | Error::ClaimLost { .. }
             | Error::Shown(_) => false,
         }
     }
@@ -100,7 +100,7 @@ impl Error {
         match self {
             Error::Problem(problem) => problem.effect,
             Error::Unreachable { effect, .. } => *effect,
-            Error::Protocol(_) | Error::SessionLost(_) | Error::LockLost { .. } => Effect::Unknown,
+            Error::Protocol(_) | Error::SessionLost(_) | Error::ClaimLost { .. } => Effect::Unknown,
             Error::Invalid(_) | Error::Tls(_) | Error::NotAcquired { .. } | Error::Shown(_) => Effect::None,
         }
     }

@@ -1,15 +1,13 @@
-//! A held lock: its token, its loss, its release.
+//! A granted claim on a lock, semaphore or election: its token, its loss, its release.
 
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use coracle_api::{Code, Mode, SessionId};
-use reqwest::Method;
+use coracle_api::{Code, Mode};
 
-use crate::call::Call;
 use crate::escape::escape;
-use crate::lock::lock_path;
+use crate::lock::Claim;
 use crate::{Coracle, Error, LossReason, Session};
 
 /// Proof of a claim, to be carried by whatever the claim protects. Refused with 412 `fence_stale` once the
@@ -47,32 +45,33 @@ impl fmt::Display for Fence {
     }
 }
 
-/// A held lock. Dropping it releases, best effort; [`LockGuard::release`] is sure.
+/// A held lock, permits of a semaphore, or a term as the leader. Dropping it gives it back, best effort;
+/// [`ClaimGuard::release`] is sure.
 ///
-/// The hold is as good as its session: a process that was paused may still *believe* it holds the lock.
+/// The hold is as good as its session: a process that was paused may still *believe* it has it.
 /// Give the [`Fence`] to whatever it writes.
 #[derive(Debug)]
-pub struct LockGuard {
+pub struct ClaimGuard {
     client: Coracle,
-    name: String,
+    claim: Claim,
     token: u64,
     mode: Mode,
     session: Session,
-    /// The session was opened for this lock and ends with it.
+    /// The session was opened for this claim and ends with it.
     own_session: bool,
     released: bool,
 }
 
-impl LockGuard {
+impl ClaimGuard {
     pub(crate) fn new(
         client: Coracle,
-        name: String,
+        claim: Claim,
         token: u64,
         mode: Mode,
         session: Session,
         own_session: bool,
     ) -> Self {
-        Self { client, name, token, mode, session, own_session, released: false }
+        Self { client, claim, token, mode, session, own_session, released: false }
     }
 
     /// The fencing token: the revision of the grant, higher than that of every earlier holder.
@@ -81,6 +80,7 @@ impl LockGuard {
         self.token
     }
 
+    /// Of a lock; exclusive for all else.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
@@ -88,12 +88,12 @@ impl LockGuard {
 
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.claim.name
     }
 
     #[must_use]
     pub fn fence(&self) -> Fence {
-        Fence::new(format!("locks/{}", self.name), self.token)
+        Fence::new(self.claim.to_string(), self.token)
     }
 
     #[must_use]
@@ -101,33 +101,33 @@ impl LockGuard {
         &self.session
     }
 
-    /// Time for which the lock is still ours without another renewal; zero once lost.
+    /// Time for which it is still ours without another renewal; zero once lost.
     #[must_use]
     pub fn valid_for(&self) -> Duration {
         if self.check().is_err() { Duration::ZERO } else { self.session.valid_for() }
     }
 
-    /// Whether the lock is still ours, by our own clock.
+    /// Whether it is still ours, by our own clock.
     ///
     /// # Errors
-    /// [`Error::LockLost`].
+    /// [`Error::ClaimLost`].
     pub fn check(&self) -> Result<(), Error> {
-        match self.session.claim_loss(&self.name, self.token) {
+        match self.session.claim_loss(&self.claim.name, self.token) {
             None => Ok(()),
             Some(reason) => Err(self.loss(reason)),
         }
     }
 
-    /// Wait until the lock is lost.
+    /// Wait until it is lost.
     pub async fn lost(&self) -> LossReason {
-        self.session.claim_lost(&self.name, self.token).await
+        self.session.claim_lost(&self.claim.name, self.token).await
     }
 
-    /// Run a block for as long as the lock is held. If the lock is lost, the block is cancelled where it
-    /// stands and the answer is [`Error::LockLost`], also if the loss shows only when the block is done.
+    /// Run a block for as long as the claim is held. If it is lost, the block is cancelled where it
+    /// stands and the answer is [`Error::ClaimLost`], also if the loss shows only when the block is done.
     ///
     /// # Errors
-    /// [`Error::LockLost`], or what the block returns.
+    /// [`Error::ClaimLost`], or what the block returns.
     pub async fn run<T, E, F>(&self, block: impl FnOnce(Fence) -> F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
@@ -143,47 +143,43 @@ impl LockGuard {
         done
     }
 
-    /// Release the lock, and be sure of it.
+    /// Give it back, and be sure of it.
     ///
     /// # Errors
-    /// [`Error::LockLost`] if it was not ours any more; see [`Error`].
+    /// [`Error::ClaimLost`] if it was not ours any more; see [`Error`].
     pub async fn release(mut self) -> Result<(), Error> {
         self.released = true;
         let result = if self.own_session {
-            // One entry releases the lock and ends the session that existed for it.
+            // One entry releases the claim and ends the session that existed for it.
             let lost = self.check();
             let closed = self.session.clone().close().await;
             lost.and(closed)
         } else {
-            self.client.send(release_call(&self.name, self.session.id())).await.map(drop)
+            self.client.send(self.claim.release(self.session.id())).await.map(drop)
         };
         result.map_err(|error| match error.code() {
-            Some(Code::NotHolder) => self.loss(LossReason::Revoked),
+            Some(Code::NotHolder | Code::NotLeader) => self.loss(LossReason::Revoked),
             Some(Code::SessionExpired | Code::SessionNotFound) => self.loss(LossReason::Expired),
             _ => error,
         })
     }
 
     fn loss(&self, reason: LossReason) -> Error {
-        Error::LockLost { name: self.name.clone(), reason }
+        Error::ClaimLost { name: self.claim.name.clone(), reason }
     }
 }
 
-impl Drop for LockGuard {
+impl Drop for ClaimGuard {
     fn drop(&mut self) {
-        // A session of our own is closed by its own drop, which releases the lock as well.
+        // A session of our own is closed by its own drop, which releases the claim as well.
         if self.released || self.own_session {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (client, call) = (self.client.clone(), release_call(&self.name, self.session.id()));
+            let (client, call) = (self.client.clone(), self.claim.release(self.session.id()));
             runtime.spawn(async move { client.send(call).await });
         }
     }
-}
-
-pub(crate) fn release_call(name: &str, session: SessionId) -> Call {
-    Call::change(Method::POST, lock_path(name) + "/release").query("session", session.to_string())
 }
 
 #[cfg(test)]

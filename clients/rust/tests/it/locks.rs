@@ -161,16 +161,16 @@ async fn run_until_lost(renew: impl FnMut() -> Reply + Send + 'static) -> (Error
 #[tokio::test]
 async fn a_block_is_cancelled_when_the_lock_is_lost() {
     let (error, cancelled) = run_until_lost(|| Reply::Cut).await;
-    assert!(matches!(error, Error::LockLost { reason: LossReason::OutOfTime, .. }), "{error:?}");
+    assert!(matches!(error, Error::ClaimLost { reason: LossReason::OutOfTime, .. }), "{error:?}");
     assert!(cancelled);
 
     let (error, cancelled) = run_until_lost(|| Reply::problem(Code::SessionExpired)).await;
-    assert!(matches!(error, Error::LockLost { reason: LossReason::Expired, .. }), "{error:?}");
+    assert!(matches!(error, Error::ClaimLost { reason: LossReason::Expired, .. }), "{error:?}");
     assert!(cancelled);
 
     let revoked = r#"{"valid_for":"900ms","lost":[{"family":"locks","name":"x","token":811,"reason":"broken","revision":820}]}"#;
     let (error, cancelled) = run_until_lost(move || Reply::json(200, revoked)).await;
-    assert!(matches!(error, Error::LockLost { reason: LossReason::Revoked, .. }), "{error:?}");
+    assert!(matches!(error, Error::ClaimLost { reason: LossReason::Revoked, .. }), "{error:?}");
     assert!(cancelled);
 
     // A node that looked at revision 810 cannot have seen the grant at 811; one at 812 must have.
@@ -182,7 +182,7 @@ async fn a_block_is_cancelled_when_the_lock_is_lost() {
     };
     let start = std::time::Instant::now();
     let (error, cancelled) = run_until_lost(renew).await;
-    assert!(matches!(error, Error::LockLost { reason: LossReason::Revoked, .. }), "{error:?}");
+    assert!(matches!(error, Error::ClaimLost { reason: LossReason::Revoked, .. }), "{error:?}");
     assert!(cancelled);
     assert!(start.elapsed() >= Duration::from_millis(500), "not by the first renewal");
 }
@@ -207,5 +207,5 @@ async fn a_block_that_ends_too_late_is_a_loss() {
         std::thread::sleep(Duration::from_secs(1));
         Ok::<_, Error>(())
     });
-    assert!(matches!(result.await, Err(Error::LockLost { reason: LossReason::OutOfTime, .. })));
+    assert!(matches!(result.await, Err(Error::ClaimLost { reason: LossReason::OutOfTime, .. })));
 }
