@@ -207,6 +207,7 @@ async fn of_transactions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::too_many_lines, reason = "one table")]
 async fn of_sessions_locks_members_and_the_rest() {
     let (cluster, session) = furnished().await;
     let long = "n".repeat(513);

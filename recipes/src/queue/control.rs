@@ -62,7 +62,9 @@ fn may(
         Some(Authority::Lock(name)) => {
             (format!("locks/{name}"), token.map(|token| crate::lock::check(view, name, token)))
         }
-        Some(Authority::Election(name)) => (format!("elections/{name}"), None),
+        Some(Authority::Election(name)) => {
+            (format!("elections/{name}"), token.map(|token| crate::election::check(view, name, token)))
+        }
     };
     match checked {
         Some(Ok(())) => Ok(()),

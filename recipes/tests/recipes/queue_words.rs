@@ -452,7 +452,10 @@ fn barrier(words: &mut script::Words) -> Barrier {
             content_type: ContentType::Text,
         }),
         on_break: words.maybe("on_break").map_or(OnBreak::CarryOver, |how| on_break(&how)),
-        authority: words.maybe("lock").map(|name| Authority::Lock(name.into())),
+        authority: match (words.maybe("lock"), words.maybe("leader-of")) {
+            (Some(name), _) => Some(Authority::Lock(name.into())),
+            (None, leads) => leads.map(|name| Authority::Election(name.into())),
+        },
     }
 }
 

@@ -82,13 +82,11 @@ pub async fn show(mut call: Call) -> Answer {
     if raw {
         let (said, revision) =
             call.edge.node.read(|store| (election::said(store.view(), &name), store.revision()));
-        return match said {
-            Some((candidacy, at)) => Ok(bare(revision, &candidacy, at)),
-            None => {
-                let problem = Problem::new(Code::ElectionVacant, format!("nobody leads election={name}"));
-                Err(problem.with("election", name).at_revision(revision.0).into())
-            }
+        let Some((candidacy, at)) = said else {
+            let problem = Problem::new(Code::ElectionVacant, format!("nobody leads election={name}"));
+            return Err(problem.with("election", name).at_revision(revision.0).into());
         };
+        return Ok(bare(revision, &candidacy, at));
     }
     let (mut found, revision) =
         call.edge.node.read(|store| (shown(store.view(), &name, usize::MAX), store.revision()));
