@@ -71,8 +71,8 @@ async fn read(mut call: Call, key: Key) -> Answer {
     let at = call.query.number("revision", 0..=u64::MAX)?.map(Revision);
     let poll = call.long_poll()?;
     let format = call.format(&[("raw", Format::Raw), ("json", Format::Json)])?;
-    let if_none_match = call.twin("if_none_match", "if-none-match")?.as_deref().map(tags).transpose()?;
-    let if_match = call.twin("if_match", "if-match")?.as_deref().map(tags).transpose()?;
+    let if_none_match = tags_of(&mut call, "if_none_match", "if-none-match")?;
+    let if_match = tags_of(&mut call, "if_match", "if-match")?;
     call.query.done()?;
     let wanted = Wanted { key, at, format, if_match, if_none_match };
     match poll {
@@ -163,8 +163,12 @@ impl Tags {
     }
 }
 
+fn tags_of(call: &mut Call, name: &str, header: &str) -> Answer<Option<Tags>> {
+    call.twin(name, header)?.map(|text| tags(name, &text)).transpose()
+}
+
 /// `*`, `41`, `"41"`, `W/"41"`, and lists of these.
-fn tags(text: &str) -> Answer<Tags> {
+fn tags(name: &str, text: &str) -> Answer<Tags> {
     if text.trim() == "*" {
         return Ok(Tags::Any);
     }
@@ -172,7 +176,7 @@ fn tags(text: &str) -> Answer<Tags> {
         let tag = tag.trim();
         let tag = tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"');
         query::number(tag.as_bytes(), &(0..=u64::MAX))
-            .ok_or_else(|| bad_query("if_match", "a revision, quoted or not, or *"))
+            .ok_or_else(|| bad_query(name, "a revision, quoted or not, or *"))
     };
     text.split(',').map(one).collect::<Answer<Vec<_>>>().map(Tags::List)
 }
@@ -184,7 +188,7 @@ pub fn precondition(call: &mut Call) -> Answer<Precondition> {
     match (if_match, if_none_match) {
         (None, None) => Ok(Precondition::None),
         (Some(_), Some(_)) => Err(bad_query("if_match", "not together with if_none_match")),
-        (Some(text), None) => match tags(&text)? {
+        (Some(text), None) => match tags("if_match", &text)? {
             Tags::Any => Ok(Precondition::Present),
             Tags::List(list) => match list.as_slice() {
                 [0] => Ok(Precondition::Absent),
