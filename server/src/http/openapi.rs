@@ -303,6 +303,15 @@ fn responses(row: &Endpoint, schemas: &mut Schemas, shared: &mut BTreeMap<String
         };
         response["content"][kind] = json!({ "schema": schema });
     }
+    // A stored value may be JSON itself.
+    for (status, _) in row.answers.iter().filter(|(_, content)| matches!(content, Content::Value)) {
+        if let Some(response) = responses.get_mut(&status.to_string())
+            && let Some(content) = response["content"].get_mut("application/json")
+        {
+            let stored = json!({ "description": "A stored value that is JSON itself." });
+            content["schema"] = json!({ "anyOf": [content["schema"].take(), stored] });
+        }
+    }
     if let Some((frames, when)) = row.stream {
         let schema = schemas.answer(frames);
         let response = responses.entry("200".to_owned()).or_insert_with(|| good(200, row.changes));

@@ -32,8 +32,6 @@ enum Listed {
     List(KvList),
     History(KvHistory),
     Entry(Entry),
-    /// With `key=`, without `format=json`: a stored value that is JSON itself.
-    Stored(serde_json::Value),
 }
 
 /// What `GET /v1/kv/{key}` answers in JSON.
@@ -44,8 +42,6 @@ enum Listed {
 enum One {
     Entry(Entry),
     History(KvHistory),
-    /// Without `format=json`: a stored value that is JSON itself.
-    Stored(serde_json::Value),
 }
 
 pub fn family() -> Family {

@@ -2,7 +2,7 @@
 
 use coracle_api::Code::{
     CursorExpired, FenceStale, MessageNotFound, NotConsumer, QueueFull, QueueKindMismatch, QueueNotEmpty,
-    QueueNotFound, ReceiptStale, SessionExpired, SessionRequired, TooManyWaiters,
+    QueueNotFound, ReceiptStale, SessionExpired, SessionRequired, TooManyWaiters, UnsupportedMediaType,
 };
 use coracle_api::queue::{
     Consuming, Controlled, Count, Message, Queue, QueueConfig, QueueDeleted, Receipts, Received, Sent,
@@ -81,7 +81,7 @@ fn rows() -> Vec<Endpoint> {
         post("/v1/queues/{name}/messages", queue::send).says("Send a message: the body is the value.")
             .more("202: with `wait` in a barrier queue with `delivery=self`, the item is in and its turn has not come.")
             .takes(SEND).value().sample(r#"{"items":[{"value":"hello"}]}"#).changes().answers::<Sent>(200).answers::<SentOneOrMany>(201).answers::<Sent>(202)
-            .problems(&[QueueFull, QueueKindMismatch, SessionExpired, MessageNotFound]),
+            .problems(&[QueueFull, QueueKindMismatch, SessionExpired, MessageNotFound, UnsupportedMediaType]),
         get("/v1/queues/{name}/messages/{id}", queue::message).says("Look at one message.")
             .takes(&[ID]).waits().answers::<Message>(200).problems(&[MessageNotFound]),
         delete("/v1/queues/{name}/messages/{id}", queue::remove).says("Take one message out, whatever its state.")

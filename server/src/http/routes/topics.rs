@@ -3,7 +3,7 @@
 use coracle_api::Code::{
     CursorExpired, MessageNotFound, ReceiptStale, SeqMismatch, SessionExpired, SessionRequired,
     SubscriptionBusy, SubscriptionNotFound, TooLarge, TooManyInFlight, TooManyWaiters, TopicFull,
-    TopicNotFound,
+    TopicNotFound, UnsupportedMediaType,
 };
 use coracle_api::{
     Deleted, Page, Published, Span, Subscription, SubscriptionConfig, Topic, TopicConfig, TopicDeleted,
@@ -101,7 +101,7 @@ fn topic_rows() -> Vec<Endpoint> {
         post("/v1/topics/{topic}/messages", topic::publish).says("Publish a message, or a batch.")
             .more("The body is the message; headers `Coracle-Meta-*` go with it.")
             .takes(&[TOPIC]).takes(PUBLISH).takes(&[BATCH]).changes().value().sample(r#"{"items":[{"value":"first"}]}"#).answers::<Published>(201)
-            .problems(&[TopicFull, SeqMismatch]),
+            .problems(&[TopicFull, SeqMismatch, UnsupportedMediaType]),
         get("/v1/topics/{topic}/messages", topic_read::messages).says("Read or follow messages.")
             .more("Positions are seqs of a topic, and revisions of a pattern: there is one order over all topics.")
             .takes(&[SUBJECT]).reads().takes(READ_FROM).takes(&[WAIT]).formats(&["json"])
