@@ -203,6 +203,7 @@ impl Run {
         self.queue(Operation::Control(Control { queue: QUEUE.into(), token: None, act })).unwrap()
     }
 
+    #[allow(clippy::too_many_lines, reason = "one arm a step")]
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
         let revision = self.store.revision().next().0;
         match step {

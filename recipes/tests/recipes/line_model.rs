@@ -173,12 +173,11 @@ proptest! {
                 }
                 _ => (semaphore::Operation::Withdraw(claim(0)), true),
             };
-            match known {
-                Some(agreed) => prop_assert!(agreed, "{step:?}"),
-                None => {
-                    let taken = run(&mut store, Action::One(Operation::Semaphore(operation).encode()));
-                    prop_assert_eq!(taken, accepted, "{:?}", step);
-                }
+            if let Some(agreed) = known {
+                prop_assert!(agreed, "{step:?}");
+            } else {
+                let taken = run(&mut store, Action::One(Operation::Semaphore(operation).encode()));
+                prop_assert_eq!(taken, accepted, "{:?}", step);
             }
             line.advance(|holders, permits| used(holders) + permits <= limit);
             let seen = semaphore::show(store.view(), "s", 100).expect("its limit was set by itself");
@@ -256,12 +255,11 @@ proptest! {
                 }
                 _ => (election::Operation::Withdraw(claim(0)), true),
             };
-            match known {
-                Some(agreed) => prop_assert!(agreed, "{step:?}"),
-                None => {
-                    let taken = run(&mut store, Action::One(Operation::Election(operation).encode()));
-                    prop_assert_eq!(taken, accepted, "{:?}", step);
-                }
+            if let Some(agreed) = known {
+                prop_assert!(agreed, "{step:?}");
+            } else {
+                let taken = run(&mut store, Action::One(Operation::Election(operation).encode()));
+                prop_assert_eq!(taken, accepted, "{:?}", step);
             }
             line.waiters.sort_by_key(|(_, priority)| u64::MAX - priority);
             line.advance(|holders, _| holders.is_empty());

@@ -138,6 +138,7 @@ impl Run {
         Ok(())
     }
 
+    #[allow(clippy::too_many_lines, reason = "one arm a step")]
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
         let revision = self.store.revision().next().0;
         let name: Box<str> = QUEUE.into();
@@ -179,9 +180,11 @@ impl Run {
                     headers: Vec::new(),
                     item: None,
                 };
-                let send =
+                let wanted =
                     Send { queue: name, messages: vec![message; *count], attach: Attach::None, first: 0 };
-                let Some(Outcome::Sent(sent)) = self.queue(Operation::Send(send)) else { panic!("refused") };
+                let Some(Outcome::Sent(sent)) = self.queue(Operation::Send(wanted)) else {
+                    panic!("refused")
+                };
                 for sent in sent {
                     let state = match delay {
                         0 => State::Ready,
@@ -225,7 +228,7 @@ impl Run {
                         prop_assert!(self.model.line.iter().any(|waiter| waiter.ticket == ticket));
                     }
                     (None, None) => {
-                        prop_assert!(self.model.line.iter().all(|waiter| waiter.ticket != ticket))
+                        prop_assert!(self.model.line.iter().all(|waiter| waiter.ticket != ticket));
                     }
                     (outcome, parcel) => prop_assert!(false, "{:?} {:?}", outcome, parcel),
                 }
