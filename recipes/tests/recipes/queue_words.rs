@@ -452,10 +452,8 @@ fn barrier(words: &mut script::Words) -> Barrier {
             content_type: ContentType::Text,
         }),
         on_break: words.maybe("on_break").map_or(OnBreak::CarryOver, |how| on_break(&how)),
-        authority: match (words.maybe("lock"), words.maybe("leader-of")) {
-            (Some(name), _) => Some(Authority::Lock(name.into())),
-            (None, leads) => leads.map(|name| Authority::Election(name.into())),
-        },
+        authority: (words.maybe("lock").map(|name| Authority::Lock(name.into())))
+            .or(words.maybe("leader-of").map(|name| Authority::Election(name.into()))),
     }
 }
 
