@@ -176,8 +176,10 @@ impl Watchers {
 /// The sessions an event concerns, each once: the one it is about, the one the key left, the one it came to.
 fn sessions_of(event: &Event) -> impl Iterator<Item = SessionId> {
     let session = |record: &Option<Arc<Record>>| record.as_ref().and_then(|record| record.session);
-    let (from, to) = (session(&event.previous), session(&event.record));
-    [session::id_of(&event.key), from, to.filter(|_| to != from)].into_iter().flatten()
+    let (about, from, to) = (session::id_of(&event.key), session(&event.previous), session(&event.record));
+    let from = from.filter(|_| from != about);
+    let to = to.filter(|_| to != from && to != about);
+    [about, from, to].into_iter().flatten()
 }
 
 /// Take a watcher off a list; true if the list is gone with it.
