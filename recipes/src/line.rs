@@ -231,6 +231,15 @@ impl<T: Terms> Line<T> {
         }
     }
 
+    /// The same where nobody takes the place of who left: the counts of an object that is idle by that are never written.
+    pub fn settle_counts(&self, txn: &mut Txn<'_>, counts: Counts) {
+        if counts.waiting == 0 && self.holds(txn.view()).next().is_none() {
+            txn.delete(&self.key(COUNT, &[]), Cause::Command);
+        } else {
+            self.set_counts(txn, counts);
+        }
+    }
+
     /// Nobody holds and nobody waits.
     pub fn is_idle(&self, view: View<'_>) -> bool {
         self.holds(view).next().is_none() && self.waiters(view).next().is_none()

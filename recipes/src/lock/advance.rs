@@ -6,7 +6,7 @@ use std::sync::Arc;
 use coracle_store::{Cause, Key, Record, Refusal as StoreRefusal, Txn, View};
 
 use super::{Hold, Lock, Mode, Place, config};
-use crate::line::{BLOCKERS, Part, Waiter, decoded};
+use crate::line::{BLOCKERS, Counts, Part, Waiter, decoded};
 
 /// Rank of one who goes from shared to exclusive, and of everybody else.
 pub(super) const CONVERTS: u8 = 0;
@@ -59,19 +59,30 @@ pub(super) fn grant(txn: &mut Txn<'_>, lock: &Lock, waiter: Waiter<Mode>) -> Hol
 
 /// End a hold that its holder gives up.
 pub(super) fn end(txn: &mut Txn<'_>, lock: &Lock, hold: &Hold, cause: Cause) -> Result<(), StoreRefusal> {
-    end_now(txn, lock, hold, cause)?;
+    take_away(txn, lock, hold, cause, Lock::settle_counts)?;
     config::close_after(txn, lock, hold, cause);
     Ok(())
 }
 
-/// End a hold, whatever is configured; with it goes the wish to convert it.
+/// End a hold, whatever is configured, for another to follow.
 pub(super) fn end_now(txn: &mut Txn<'_>, lock: &Lock, hold: &Hold, cause: Cause) -> Result<(), StoreRefusal> {
+    take_away(txn, lock, hold, cause, Lock::set_counts)
+}
+
+/// With the hold goes the wish to convert it.
+fn take_away(
+    txn: &mut Txn<'_>,
+    lock: &Lock,
+    hold: &Hold,
+    cause: Cause,
+    write: fn(&Lock, &mut Txn<'_>, Counts),
+) -> Result<(), StoreRefusal> {
     let mut counts = lock.counts(txn.view());
     lock.end(txn, &mut counts, hold, cause)?;
     if let Some((key, _)) = lock.waiter(txn.view(), hold.session) {
         lock.leave(txn, &mut counts, &key);
     }
-    lock.set_counts(txn, counts);
+    write(lock, txn, counts);
     if let Some(config) = config::of(lock, txn.view()) {
         config::clear_overdue(txn, lock, hold, &config);
     }
