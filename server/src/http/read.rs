@@ -121,7 +121,6 @@ impl Call {
 
     /// Wait until `find` finds what it looks for, at most `wait`; it looks again at each change within the selection. The
     /// state is as fresh as a linearizable read from the beginning. `None`: it was not found in time.
-    #[allow(dead_code, reason = "the first recipe that waits for a state is on its way")]
     pub async fn until<T>(
         &mut self,
         selection: Selection,
