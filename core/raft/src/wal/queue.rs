@@ -11,11 +11,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use openraft::storage::IOFlushed;
 use tokio::sync::{oneshot, watch};
 
+use super::Stamp;
 use super::index::{Extent, Index};
 use super::record::{self, Kind};
 use super::stats::WalStats;
 use super::tail::Tail;
-use super::{Stamp, segment};
 use crate::codec;
 use crate::types::{Entry, LogId, Types, Vote};
 
@@ -102,8 +102,6 @@ pub struct Shared {
     pub stats: Arc<WalStats>,
     pub failed: watch::Sender<Option<Arc<str>>>,
     full: AtomicBool,
-    /// The largest record.
-    largest: usize,
 }
 
 /// Entries of a range: what is in memory, and where the rest is.
@@ -115,7 +113,7 @@ pub struct Found {
 }
 
 impl Shared {
-    pub fn new(stamp: Stamp, first: u64, tail: Tail, index: Index, segment_bytes: u32) -> Self {
+    pub fn new(stamp: Stamp, first: u64, tail: Tail, index: Index) -> Self {
         let state = State {
             stamp,
             first,
@@ -134,7 +132,6 @@ impl Shared {
             stats: Arc::default(),
             failed: watch::Sender::new(None),
             full: AtomicBool::new(false),
-            largest: (segment_bytes - segment::HEADER) as usize,
         }
     }
 
@@ -194,7 +191,7 @@ impl Shared {
         };
         let before = state.before();
         for entry in entries {
-            if let Err(e) = state.push(entry, self.largest) {
+            if let Err(e) = state.push(entry) {
                 // Leave the log as it was: nothing of this call is queued.
                 state.undo(&before);
                 drop(state);
@@ -314,7 +311,7 @@ struct Before {
 }
 
 impl State {
-    fn push(&mut self, entry: Entry, largest: usize) -> io::Result<()> {
+    fn push(&mut self, entry: Entry) -> io::Result<()> {
         let id = entry.log_id;
         let expected = match self.stamp.last {
             Some(last) => last.index + 1,
@@ -324,11 +321,7 @@ impl State {
             let message = format!("append leaves a gap: index={} expected={expected}", id.index);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let size = self.pending.put(Kind::Append, |out| codec::put_entry(out, &entry));
-        if size > largest {
-            let message = format!("entry too large for a segment: bytes={size} limit={largest}");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
+        self.pending.put(Kind::Append, |out| codec::put_entry(out, &entry));
         if self.stamp.last.is_none() {
             self.first = id.index;
         }

@@ -47,7 +47,7 @@ pub struct Writer {
 pub fn prepare(found: recovery::Opened) -> (Arc<Shared>, Writer) {
     let recovery::Opened { files, dir, options, high_water, spares, segment, end, stamp, first, tail, index } =
         found;
-    let shared = Arc::new(Shared::new(stamp, first, tail, index, options.segment_bytes));
+    let shared = Arc::new(Shared::new(stamp, first, tail, index));
     let writer = Writer {
         shared: shared.clone(),
         files,
@@ -146,7 +146,8 @@ impl Writer {
         }
     }
 
-    /// Seal the records one after the other, write them, begin new segments as needed, and sync.
+    /// Seal the records one after the other, write them, begin new segments as needed, and sync. A record larger than
+    /// a segment gets one to itself, which grows as far as it must.
     fn write_batch(&mut self, batch: &mut Batch) -> io::Result<()> {
         if let Some(last) = batch.truncated {
             self.high_water.lower(last)?;
@@ -156,7 +157,8 @@ impl Writer {
         while sealed < bytes.len() {
             let size = record::claimed_size(&bytes[sealed..]);
             let offset = self.end.offset + length(sealed - written);
-            if u64::from(offset) + size as u64 > u64::from(self.options.segment_bytes) {
+            let fits = u64::from(offset) + size as u64 <= u64::from(self.options.segment_bytes);
+            if !fits && offset > HEADER {
                 self.write(&bytes[written..sealed])?;
                 written = sealed;
                 self.sync()?;

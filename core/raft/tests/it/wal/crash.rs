@@ -43,6 +43,9 @@ fn script() -> Vec<Step> {
     // A snapshot was installed: everything goes, the log starts beyond.
     steps.push(Step::Purge(id(6, next + 20)));
     steps.push(Step::Append(entries(7, next + 21..next + 24, 600)));
+    // Larger than a segment.
+    steps.push(Step::Append(vec![entry(7, next + 24, 20_000)]));
+    steps.push(Step::Append(entries(7, next + 25..next + 27, 600)));
     steps.push(Step::Vote(vote(9)));
     steps
 }

@@ -38,7 +38,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (1u64..8, prop_oneof![0usize..60, 500usize..3000], any::<bool>())
+        6 => (1u64..8, prop_oneof![8 => 0usize..60, 8 => 500usize..3000, 1 => 10_000usize..40_000], any::<bool>())
             .prop_map(|(count, size, awaited)| Step::Append { count, size, awaited }),
         1 => Just(Step::Vote),
         2 => (0u64..6).prop_map(Step::Truncate),
