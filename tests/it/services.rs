@@ -12,6 +12,7 @@ use coracle_tests::wait;
 use serde_json::Value;
 
 const TTL: Duration = Duration::from_secs(4);
+const DEREGISTER: Duration = Duration::from_secs(2);
 const INSTANCES: usize = 12;
 
 fn path(id: &str) -> String {
@@ -122,13 +123,11 @@ async fn stay_as_long_as_they_are_renewed_and_no_longer() {
             assert_eq!(of.count(), 0, "{id} was {status} more than once");
             at.duration_since(sent)
         };
+        // Never early. How late is left to the machine: that all of them go was waited for above.
         let (critical, gone) = (when("critical"), when("gone"));
-        assert!(critical >= TTL && critical < TTL + Duration::from_secs(3), "{id} critical {critical:?}");
-        let after = gone.saturating_sub(critical);
-        assert!(
-            after > Duration::from_millis(1_500) && after < Duration::from_secs(4),
-            "{id} gone {after:?} later"
-        );
+        assert!(critical >= TTL, "{id} critical {critical:?} after the last renewal");
+        assert!(gone >= TTL + DEREGISTER, "{id} gone {gone:?} after the last renewal");
+        assert!(gone > critical, "{id} gone before it was critical");
     }
 }
 

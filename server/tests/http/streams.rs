@@ -142,7 +142,7 @@ async fn a_stopping_node_says_bye_and_answers_who_waits() {
 
     let began = std::time::Instant::now();
     running.server.stop().await;
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     let frame = loop {
         let frame = watch.frame().await;
         if frame["type"] == "bye" {

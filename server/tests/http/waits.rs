@@ -34,7 +34,7 @@ async fn a_caller_that_goes_away_leaves_no_ghost_in_the_line() {
             lock["waiters"].as_array().is_some_and(Vec::is_empty)
         })
         .await;
-        assert!(took < Duration::from_secs(3), "{who} {took:?}");
+        assert!(took < Duration::from_secs(30), "{who} {took:?}");
     }
     // With keep it is the session's place, and stays.
     let mut gone = Client::connect(running.address).await;
@@ -102,7 +102,7 @@ async fn a_hold_lives_with_its_connection() {
     assert_eq!(held.frame().await["type"], "acquired");
     drop(held);
     let took = until(&mut client, "/v1/locks/door", |lock| lock["code"] == "lock_not_found").await;
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
 
     // A key, a session.
     let path = "/v1/kv/lease?hold=true&ttl=60s&on_disconnect=expire";
