@@ -72,6 +72,9 @@ pub struct Hold<T> {
     /// What its session asked for: so long nobody gets it after the session expired.
     #[n(9)]
     pub lock_delay: Option<Millis>,
+    /// When it will have lasted longer than it should.
+    #[n(10)]
+    pub overdue_at: Option<Timestamp>,
 }
 
 /// A place in a line.
@@ -286,8 +289,20 @@ impl<T: Terms> Line<T> {
         let Waiter { session, owner, terms, meta, .. } = waiter;
         let (token, since, ordinal) = (txn.revision(), txn.now(), counts.granted);
         let lock_delay = txn.view().session(session).and_then(|session| session.lock_delay);
-        let (count, overdue) = (1, false);
-        let hold = Hold { session, owner, terms, token, since, meta, ordinal, count, overdue, lock_delay };
+        let (count, overdue, overdue_at) = (1, false, None);
+        let hold = Hold {
+            session,
+            owner,
+            terms,
+            token,
+            since,
+            meta,
+            ordinal,
+            count,
+            overdue,
+            lock_delay,
+            overdue_at,
+        };
         counts.granted += 1;
         counts.used += hold.terms.units();
         self.set_hold(txn, &hold);
@@ -339,14 +354,9 @@ impl<T: Terms> Line<T> {
     /// Put it into the line, behind those of its rank and before those of a greater one.
     pub fn join(&self, txn: &mut Txn<'_>, counts: &mut Counts, waiter: &Waiter<T>, rank: u8) {
         counts.waiting += 1;
-        // Two arrivals of one entry have one revision: number them.
-        let arrival = txn.revision().0.to_be_bytes();
-        let of_entry = self.key(WAIT, &[&[rank], &arrival]);
-        let last = txn.view().scan(T::FAMILY, of_entry.name()).next_back();
-        let number = last.map_or(0, |(key, _)| {
-            u64::from_be_bytes(key.as_bytes().last_chunk().copied().unwrap_or_default()) + 1
-        });
-        let key = self.key(WAIT, &[&[rank], &arrival, &number.to_be_bytes()]);
+        // Two arrivals of one entry have one revision.
+        let (arrival, number) = (txn.revision().0.to_be_bytes(), u64::from(txn.number()).to_be_bytes());
+        let key = self.key(WAIT, &[&[rank], &arrival, &number]);
         txn.put(key, encoded(waiter).into(), ContentType::Binary, Some(waiter.session));
     }
 

@@ -191,7 +191,8 @@ pub enum Refusal {
     /// Nobody holds it, and nothing is granted until then; the number waiting.
     #[n(6)]
     Closed(#[n(0)] Timestamp, #[n(1)] u64),
-    /// To wait would close this cycle: each waits for a lock that the next one holds or will get before it.
+    /// To wait, or to hold what was handed on, would close this cycle: each waits for a lock that the next one holds or
+    /// will get before it.
     #[n(7)]
     WouldDeadlock(#[n(0)] Vec<Link>),
     /// The session has a claim on this lock already, and it is none that fits.
@@ -433,6 +434,7 @@ fn transfer(txn: &mut Txn<'_>, claim: &Claim, to: SessionId) -> Result<Outcome, 
     advance::end_now(txn, &lock, &hold, Cause::Command)?;
     let mut granted = vec![advance::grant(txn, &lock, claimant)];
     granted.extend(advance::advance(txn, lock));
+    cycle::check(txn.view(), to)?;
     Ok(Outcome::Freed(vec![hold], granted))
 }
 

@@ -150,6 +150,8 @@ pub struct Txn<'a> {
     index: BTreeMap<Key, usize>,
     /// Sessions that lost their last key, and private ones just opened: perhaps to be closed at the end.
     emptied: Vec<SessionId>,
+    /// Given out by [`Txn::number`].
+    numbers: u32,
 }
 
 /// So many events are searched one by one.
@@ -157,7 +159,7 @@ const FEW_EVENTS: usize = 16;
 
 impl<'a> Txn<'a> {
     pub(crate) fn begin(state: &'a mut State, who: &'a Principal) -> Self {
-        Self { state, who, events: Vec::new(), index: BTreeMap::new(), emptied: Vec::new() }
+        Self { state, who, events: Vec::new(), index: BTreeMap::new(), emptied: Vec::new(), numbers: 0 }
     }
 
     /// The state as changed so far.
@@ -169,6 +171,11 @@ impl<'a> Txn<'a> {
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.state.revision.next()
+    }
+    /// 0, 1, 2 and so on within this entry: with its revision, the name of something that is like nothing else.
+    pub fn number(&mut self) -> u32 {
+        self.numbers += 1;
+        self.numbers - 1
     }
     /// Log time of this entry.
     #[must_use]

@@ -54,9 +54,6 @@ pub(super) fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, Sto
     if !free && counts.waiting >= WAITERS {
         return Err(Refusal::TooManyWaiters(WAITERS).into());
     }
-    if !free {
-        cycle::check(view, session, &owner, &[(name.clone(), mode)], cycle::Ahead::All)?;
-    }
     txn.attach(&attach, None)?;
     let counter = if free || counts.waiting > 0 { 0 } else { KEY_OVERHEAD + name.len() };
     txn.make_room(KEY_OVERHEAD + 64 + name.len() + owner.len() + meta.len() + counter)?;
@@ -66,6 +63,7 @@ pub(super) fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, Sto
     }
     lock.join(txn, &mut counts, &waiter, ARRIVES);
     lock.set_counts(txn, counts);
+    cycle::check(txn.view(), session)?;
     let blockers = lock.blockers(txn.view());
     let mut place = waiter.place(counts.waiting, blockers);
     place.closed_until = closed;
@@ -98,10 +96,11 @@ pub(super) fn convert(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, Sto
     let waiter = Waiter { session, owner, terms: mode, since, meta, together: Vec::new() };
     if others.is_empty() {
         lock.end(txn, &mut counts, &hold, Cause::Command)?;
-        let converted = Hold { count: hold.count, ..lock.grant(txn, &mut counts, waiter) };
-        lock.set_hold(txn, &converted);
+        let converted = lock.grant(txn, &mut counts, waiter);
+        let converted = advance::go_on(txn, &lock, &hold, converted);
         lock.set_counts(txn, counts);
-        config::watch_over(txn, &lock, &converted);
+        // Those who would have shared it wait for it now.
+        cycle::check(txn.view(), session)?;
         return Ok(Outcome::Held(converted));
     }
     if let Some((_, first)) = lock.waiters(view).next().filter(|(key, _)| lock.rank(key) == CONVERTS) {
@@ -113,11 +112,11 @@ pub(super) fn convert(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, Sto
     if !wait {
         return Err(Refusal::Held(others, counts.waiting).into());
     }
-    cycle::check(view, session, &waiter.owner, &[(name.clone(), mode)], cycle::Ahead::Nobody)?;
     txn.attach(&Attach::Session(session), None)?;
     txn.make_room(2 * KEY_OVERHEAD + 64 + name.len() + waiter.owner.len() + waiter.meta.len())?;
     lock.join(txn, &mut counts, &waiter, CONVERTS);
     lock.set_counts(txn, counts);
+    cycle::check(txn.view(), session)?;
     Ok(Outcome::Waiting(waiter.place(1, others)))
 }
 
@@ -164,9 +163,6 @@ pub(super) fn acquire_many(txn: &mut Txn<'_>, wanted: AcquireMany) -> Result<Out
     if !free && waiting >= WAITERS {
         return Err(Refusal::TooManyWaiters(WAITERS).into());
     }
-    if !free {
-        cycle::check(view, session, &owner, &locks, cycle::Ahead::All)?;
-    }
     let names: usize = together.iter().map(|name| name.len()).sum();
     if let Attach::Private(_) = &attach {
         txn.attach(&attach, None)?;
@@ -192,6 +188,7 @@ pub(super) fn acquire_many(txn: &mut Txn<'_>, wanted: AcquireMany) -> Result<Out
         lock.join(txn, &mut counts, &waiter(*mode, &together), ARRIVES);
         lock.set_counts(txn, counts);
     }
+    cycle::check(txn.view(), session)?;
     let mut place = waiter(locks[0].1, &[]).place(waiting + 1, in_the_way);
     place.closed_until = closed;
     Ok(Outcome::Waiting(place))

@@ -53,8 +53,7 @@ pub(super) fn grant(txn: &mut Txn<'_>, lock: &Lock, waiter: Waiter<Mode>) -> Hol
     let mut counts = lock.counts(txn.view());
     let hold = lock.grant(txn, &mut counts, waiter);
     lock.set_counts(txn, counts);
-    config::watch_over(txn, lock, &hold);
-    hold
+    config::watch_over(txn, lock, hold)
 }
 
 /// End a hold that its holder gives up.
@@ -83,9 +82,7 @@ fn take_away(
         lock.leave(txn, &mut counts, &key);
     }
     write(lock, txn, counts);
-    if let Some(config) = config::of(lock, txn.view()) {
-        config::clear_overdue(txn, lock, hold, &config);
-    }
+    config::clear_overdue(txn, lock, hold);
     Ok(())
 }
 
@@ -142,16 +139,14 @@ fn move_one(txn: &mut Txn<'_>, lock: &Lock, granted: &mut Vec<Hold>, open: &mut 
             // The hold goes on in the other mode, with what it has.
             let waiter = Waiter { meta: hold.meta.clone(), ..waiter };
             let converted = lock.grant_waiting(txn, &mut counts, &key, waiter);
-            granted.push(converted.clone());
-            lock.set_hold(txn, &Hold { count: hold.count, ..converted });
+            granted.push(go_on(txn, lock, &hold, converted));
         } else if waiter.together.is_empty() {
             if !waiter.terms.joins(present) {
                 break;
             }
             present = Some(waiter.terms);
             let hold = lock.grant_waiting(txn, &mut counts, &key, waiter);
-            config::watch_over(txn, lock, &hold);
-            granted.push(hold);
+            granted.push(config::watch_over(txn, lock, hold));
         } else {
             // All the locks count for themselves.
             lock.set_counts(txn, counts);
@@ -160,8 +155,7 @@ fn move_one(txn: &mut Txn<'_>, lock: &Lock, granted: &mut Vec<Hold>, open: &mut 
                 let mut counts = other.counts(txn.view());
                 let hold = other.grant_waiting(txn, &mut counts, &key, waiter);
                 other.set_counts(txn, counts);
-                config::watch_over(txn, &other, &hold);
-                granted.push(hold);
+                granted.push(config::watch_over(txn, &other, hold));
                 if other.prefix() != lock.prefix() {
                     open.push(other);
                 }
@@ -171,6 +165,14 @@ fn move_one(txn: &mut Txn<'_>, lock: &Lock, granted: &mut Vec<Hold>, open: &mut 
         }
     }
     lock.set_counts(txn, counts);
+}
+
+/// A hold goes on as another: as often taken, and watched over from now on.
+pub(super) fn go_on(txn: &mut Txn<'_>, lock: &Lock, before: &Hold, converted: Hold) -> Hold {
+    config::clear_overdue(txn, lock, before);
+    let converted = Hold { count: before.count, ..converted };
+    lock.set_hold(txn, &converted);
+    config::watch_over(txn, lock, converted)
 }
 
 /// The shared hold that shall become exclusive, if nobody else holds.

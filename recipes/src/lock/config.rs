@@ -67,7 +67,7 @@ pub(super) fn close(txn: &mut Txn<'_>, lock: &Lock, until: Timestamp) {
 /// A hold has ended by itself: how long the lock has to be closed for it.
 pub(super) fn close_after(txn: &mut Txn<'_>, lock: &Lock, hold: &Hold, cause: Cause) {
     let config = of(lock, txn.view()).unwrap_or_default();
-    clear_overdue(txn, lock, hold, &config);
+    clear_overdue(txn, lock, hold);
     if cause == Cause::SessionExpired {
         let asked = hold.lock_delay.unwrap_or(Millis(0));
         close(txn, lock, after(txn.now(), asked.max(config.lock_delay)));
@@ -78,18 +78,21 @@ pub(super) fn close_after(txn: &mut Txn<'_>, lock: &Lock, hold: &Hold, cause: Ca
 }
 
 /// A hold begins: have it looked at when it has become too long.
-pub(super) fn watch_over(txn: &mut Txn<'_>, lock: &Lock, hold: &Hold) {
-    if let Some(config) = of(lock, txn.view())
-        && config.max_hold.0 > 0
-    {
-        timer::set(txn, after(hold.since, config.max_hold), FAMILY, &overdue(lock, hold));
-    }
+pub(super) fn watch_over(txn: &mut Txn<'_>, lock: &Lock, hold: Hold) -> Hold {
+    let Some(Config { max_hold, .. }) = of(lock, txn.view()).filter(|config| config.max_hold.0 > 0) else {
+        return hold;
+    };
+    let at = after(hold.since, max_hold);
+    timer::set(txn, at, FAMILY, &overdue(lock, &hold));
+    let hold = Hold { overdue_at: Some(at), ..hold };
+    lock.set_hold(txn, &hold);
+    hold
 }
 
-/// The timer of a hold that has ended. One that was set under another configuration finds nothing when it runs out.
-pub(super) fn clear_overdue(txn: &mut Txn<'_>, lock: &Lock, hold: &Hold, config: &Config) {
-    if config.max_hold.0 > 0 {
-        timer::clear(txn, after(hold.since, config.max_hold), FAMILY, &overdue(lock, hold));
+/// A hold ends: its timer with it.
+pub(super) fn clear_overdue(txn: &mut Txn<'_>, lock: &Lock, hold: &Hold) {
+    if let Some(at) = hold.overdue_at {
+        timer::clear(txn, at, FAMILY, &overdue(lock, hold));
     }
 }
 

@@ -1,23 +1,32 @@
-//! Would waiting close a cycle? The graph of who waits for whom, searched when a session waits that holds already.
+//! Does a session wait for itself? The graph of who waits for whom, searched when it gets an edge.
+//!
+//! A session counts as one actor: it gives back what it has when all it waits for is granted. So there are two kinds of
+//! nodes, sessions and claims, and these edges:
+//!
+//! - a session waits for each of its claims that is in line;
+//! - a claim waits for the sessions that hold one of its locks in a mode it does not join, and for the sessions that are
+//!   ahead of it in a line and want such a mode: they will hold before it does;
+//! - a claim waits for a claim on several locks ahead of it that it would join: that must be granted, and nothing more.
+//!
+//! One that shares, ahead of another that shares, is no edge: it waits for nobody that the other does not wait for too.
+//!
+//! Edges come with a claim that joins its lines, with a hold that becomes exclusive, and with one that is handed on. All
+//! of them touch one session, so a cycle that was not there before leads through it. The search goes on from the session both ways by turns, and ends
+//! when one of them has seen all: it costs the fewer of those that the session waits for and those that wait for it.
+//! Nobody waits for one that holds nothing, so most searches end where they begin.
+//!
+//! Not here: semaphores and elections, where nobody waits for anybody in particular.
+//!
+//! The models of the lock and of its graph (`tests/recipes/lock_model.rs`) prove it against the obvious: let everybody
+//! who waits for nothing give back everything, until all have had their turn.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use coracle_store::{Key, SessionId, View};
 use minicbor::{Decode, Encode};
 
-use super::{FAMILY, Lock, Mode, Refusal};
+use super::{FAMILY, Hold, Lock, Mode, Refusal};
 use crate::line::{Part, Waiter, decoded};
-
-/// Sessions looked at in one search. A cycle through more is not found; its waits end by their own time.
-pub const REACH: usize = 1_000;
-
-/// Who of those that wait is ahead of a claim.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Ahead<'a> {
-    Nobody,
-    Before(&'a Key),
-    All,
-}
 
 /// A session, and what it waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -31,82 +40,208 @@ pub struct Link {
     pub lock: Box<str>,
 }
 
-/// Refuse a claim of `session` on these locks if somebody it would wait for waits, in the end, for the session.
-pub(super) fn check(
-    view: View<'_>,
-    session: SessionId,
-    owner: &str,
-    wanted: &[(Box<str>, Mode)],
-    ahead_of_it: Ahead<'_>,
-) -> Result<(), Refusal> {
-    // Nobody waits for one that holds nothing that is waited for.
-    let held = view.attached_under(session, &[FAMILY.0]).filter_map(Lock::of);
-    let is_waited_for = |lock: &Lock| lock.waiters(view).next().is_some();
-    let mut held = held.filter(|(_, _, part)| matches!(part, Part::Hold(_)));
-    if !held.any(|(lock, ..)| is_waited_for(&lock)) {
-        return Ok(());
-    }
-    // From whom each session was reached, and by which lock.
-    let mut reached: BTreeMap<SessionId, Link> = BTreeMap::new();
-    let mut ahead = VecDeque::new();
-    let mut reach = |from: Link, blockers: Vec<SessionId>, ahead: &mut VecDeque<SessionId>| {
-        for blocker in blockers {
-            if reached.len() < REACH && !reached.contains_key(&blocker) {
-                reached.insert(blocker, from.clone());
-                ahead.push_back(blocker);
-            }
-        }
-    };
-    for (name, mode) in wanted {
-        let from = Link { session, owner: owner.into(), lock: name.clone() };
-        let blockers = blockers(view, name, *mode, ahead_of_it).filter(|other| *other != session).collect();
-        reach(from, blockers, &mut ahead);
-    }
-    while let Some(other) = ahead.pop_front() {
-        if other == session {
-            break;
-        }
-        for (name, key, waiter) in waits(view, other) {
-            let from = Link { session: other, owner: waiter.owner.clone(), lock: name.as_str().into() };
-            let blockers = blockers(view, &name, waiter.terms, Ahead::Before(key));
-            reach(from, blockers.filter(|blocker| *blocker != other).collect(), &mut ahead);
-        }
-    }
-    let mut cycle = Vec::new();
-    let mut at = session;
-    while let Some(link) = reached.get(&at) {
-        cycle.push(link.clone());
-        at = link.session;
-        if at == session {
-            cycle.reverse();
-            return Err(Refusal::WouldDeadlock(cycle));
-        }
-    }
-    Ok(())
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Node {
+    Session(SessionId),
+    /// By its session and the first of its locks.
+    Claim(SessionId, Box<str>),
 }
 
-/// What a session waits for.
-fn waits(view: View<'_>, session: SessionId) -> impl Iterator<Item = (String, &Key, Waiter<Mode>)> {
-    view.attached_under(session, &[FAMILY.0]).filter_map(move |key| {
-        let (_, name, _) = Lock::of(key).filter(|(_, _, part)| *part == Part::Wait)?;
-        Some((name, key, decoded(&view.get(key)?.value)))
+/// The node at the other end of an edge, and the lock that the edge is about; `None` for what was looked at and is none.
+type Edge = Option<(Node, Box<str>)>;
+type Edges<'a> = Box<dyn Iterator<Item = Edge> + 'a>;
+
+/// What one more edge leads to.
+enum Looked {
+    New(Node),
+    /// What was seen before, or nowhere.
+    Nowhere,
+    /// There is no more edge.
+    Done,
+}
+
+/// One way through the graph.
+struct Search<'a> {
+    edges: fn(View<'a>, &Node) -> Edges<'a>,
+    view: View<'a>,
+    /// From where each node was reached.
+    seen: BTreeMap<Node, (Node, Box<str>)>,
+    open: VecDeque<(Node, Edges<'a>)>,
+}
+
+/// Refuse what was just done if the session now waits for itself.
+pub(super) fn check(view: View<'_>, session: SessionId) -> Result<(), Refusal> {
+    let start = Node::Session(session);
+    let mut behind = Search::new(view, &start, behind);
+    let mut ahead = Search::new(view, &start, ahead);
+    let meeting = loop {
+        match behind.step() {
+            Looked::Done => return Ok(()),
+            Looked::New(node) if node == start || ahead.seen.contains_key(&node) => break node,
+            _ => {}
+        }
+        match ahead.step() {
+            Looked::Done => return Ok(()),
+            Looked::New(node) if node == start || behind.seen.contains_key(&node) => break node,
+            _ => {}
+        }
+    };
+    let mut path: Vec<_> = ahead.back(&start, &meeting).collect();
+    path.reverse();
+    // The other way the edges were followed against their direction: each lock is that of the node before it.
+    let mut at = &meeting;
+    for (next, lock) in behind.back(&start, &meeting) {
+        path.push((at, lock));
+        at = next;
+    }
+    let link = |(node, lock): (&Node, &str)| match node {
+        Node::Session(_) => None,
+        Node::Claim(session, _) => {
+            let (_, waiter) = Lock::new(lock).waiter(view, *session)?;
+            Some(Link { session: *session, owner: waiter.owner, lock: lock.into() })
+        }
+    };
+    Err(Refusal::WouldDeadlock(path.into_iter().filter_map(link).collect()))
+}
+
+impl<'a> Search<'a> {
+    fn new(view: View<'a>, start: &Node, edges: fn(View<'a>, &Node) -> Edges<'a>) -> Self {
+        let open = VecDeque::from([(start.clone(), edges(view, start))]);
+        Self { edges, view, seen: BTreeMap::new(), open }
+    }
+
+    /// Look at one more edge.
+    fn step(&mut self) -> Looked {
+        while let Some((from, edges)) = self.open.front_mut() {
+            let Some(edge) = edges.next() else {
+                self.open.pop_front();
+                continue;
+            };
+            let Some((node, lock)) = edge.filter(|(node, _)| !self.seen.contains_key(node)) else {
+                return Looked::Nowhere;
+            };
+            self.seen.insert(node.clone(), (from.clone(), lock));
+            self.open.push_back((node.clone(), (self.edges)(self.view, &node)));
+            return Looked::New(node);
+        }
+        Looked::Done
+    }
+
+    /// The nodes from where one was reached back to the start, each with the lock of the edge.
+    fn back<'s>(&'s self, start: &'s Node, from: &'s Node) -> impl Iterator<Item = (&'s Node, &'s str)> {
+        let before = |node: &Node| self.seen.get(node).map(|(node, lock)| (node, &**lock));
+        std::iter::successors(before(from), move |(node, _)| if *node == start { None } else { before(node) })
+    }
+}
+
+/// Whom a node waits for.
+fn ahead<'a>(view: View<'a>, node: &Node) -> Edges<'a> {
+    let (session, first) = match node {
+        Node::Session(session) => {
+            let claim = move |key| match claim(view, key)? {
+                (name, Claim::Waits(_, waiter)) => Some((waiter.node(&name), name.into())),
+                (_, Claim::Holds(_)) => None,
+            };
+            return Box::new(view.attached_under(*session, &[FAMILY.0]).map(claim));
+        }
+        Node::Claim(session, first) => (*session, first),
+    };
+    Box::new(places(view, session, first).flat_map(move |(name, key, waiter)| {
+        let (lock, mode, of) = (Lock::new(&name), waiter.terms, name.clone());
+        let holders = lock.holds(view).map(move |(_, hold)| {
+            let blocks = hold.session != session && !mode.joins(Some(hold.terms));
+            blocks.then(|| (Node::Session(hold.session), of.clone()))
+        });
+        let waiters = lock.waiters(view).take_while(move |(other, _)| **other < key);
+        holders.chain(waiters.map(move |(_, other)| {
+            if !mode.joins(Some(other.terms)) {
+                Some((Node::Session(other.session), name.clone()))
+            } else if other.together.is_empty() {
+                None
+            } else {
+                Some((other.node(&name), name.clone()))
+            }
+        }))
+    }))
+}
+
+/// Who waits for a node.
+fn behind<'a>(view: View<'a>, node: &Node) -> Edges<'a> {
+    let (session, first) = match node {
+        Node::Session(session) => {
+            let session = *session;
+            let own = view.attached_under(session, &[FAMILY.0]).filter_map(move |key| claim(view, key));
+            return Box::new(own.flat_map(move |(name, claim)| {
+                let (mode, place) = match claim {
+                    Claim::Holds(hold) => (hold.terms, None),
+                    Claim::Waits(place, waiter) => (waiter.terms, Some(place)),
+                };
+                let waiters = behind_in(view, &name, place).map(move |waiter| {
+                    let waits = waiter.session != session && !waiter.terms.joins(Some(mode));
+                    waits.then(|| (waiter.node(&name), name.as_str().into()))
+                });
+                // To have looked at a claim is a step of its own.
+                std::iter::once(None).chain(waiters)
+            }));
+        }
+        Node::Claim(session, first) => (*session, first),
+    };
+    let of_session = Some((Node::Session(session), first.clone()));
+    let together = places(view, session, first).filter(|(_, _, waiter)| !waiter.together.is_empty());
+    Box::new(std::iter::once(of_session).chain(together.flat_map(move |(name, key, waiter)| {
+        behind_in(view, &name, Some(&key)).map(move |other| {
+            other.terms.joins(Some(waiter.terms)).then(|| (other.node(&name), name.clone()))
+        })
+    })))
+}
+
+enum Claim<'a> {
+    Holds(Hold),
+    Waits(&'a Key, Waiter<Mode>),
+}
+
+/// What a session's key on a lock is, and the name of the lock.
+fn claim<'a>(view: View<'a>, key: &'a Key) -> Option<(String, Claim<'a>)> {
+    let (_, name, part) = Lock::of(key)?;
+    let value = &view.get(key)?.value;
+    match part {
+        Part::Hold(_) => Some((name, Claim::Holds(decoded(value)))),
+        Part::Wait => Some((name, Claim::Waits(key, decoded(value)))),
+        Part::Other(_) => None,
+    }
+}
+
+/// The places of a claim that waits, one in each of its lines.
+fn places<'a>(
+    view: View<'a>,
+    session: SessionId,
+    first: &str,
+) -> impl Iterator<Item = (Box<str>, Key, Waiter<Mode>)> + use<'a> {
+    let waiter = Lock::new(first).waiter(view, session).map(|(_, waiter)| waiter.together);
+    let names = match waiter {
+        Some(together) if !together.is_empty() => together,
+        _ => vec![first.into()],
+    };
+    names.into_iter().filter_map(move |name| {
+        let (key, waiter) = Lock::new(&name).waiter(view, session)?;
+        Some((name, key, waiter))
     })
 }
 
-/// Who is before a claim in this mode.
-fn blockers<'a>(
+/// Who waits for a lock, or who does behind a place, the last one first.
+fn behind_in<'a>(
     view: View<'a>,
     name: &str,
-    mode: Mode,
-    ahead: Ahead<'a>,
-) -> impl Iterator<Item = SessionId> + use<'a> {
-    let lock = Lock::new(name);
-    let holders = lock.holds(view).filter(move |(_, hold)| !mode.joins(Some(hold.terms)));
-    // Somebody ahead who is not yet granted: sharing or not, it is first.
-    let waiters = lock.waiters(view).take_while(move |(key, _)| match ahead {
-        Ahead::Nobody => false,
-        Ahead::Before(place) => *key < place,
-        Ahead::All => true,
-    });
-    holders.map(|(_, hold)| hold.session).chain(waiters.map(|(_, waiter)| waiter.session)).take(REACH)
+    place: Option<&Key>,
+) -> impl Iterator<Item = Waiter<Mode>> + use<'a> {
+    let place = place.cloned();
+    let line = Lock::new(name).waiters(view).rev();
+    line.take_while(move |(key, _)| place.as_ref().is_none_or(|place| *key > place)).map(|(_, waiter)| waiter)
+}
+
+impl Waiter<Mode> {
+    /// The node of its claim, if it is in the line of this lock.
+    fn node(&self, lock: &str) -> Node {
+        Node::Claim(self.session, self.together.first().map_or_else(|| lock.into(), Clone::clone))
+    }
 }

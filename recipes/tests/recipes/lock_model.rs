@@ -1,34 +1,44 @@
-//! Random sessions around two locks, against a model that is two lists.
+//! What locks are, in lists: the model that is obviously right.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coracle_recipes::lock::{self, Acquire, Claim, Mode, Operation, Turn};
-use coracle_recipes::{Outcome, Recipes};
-use coracle_store::command::{Expiry, OnExpire, OpenSession, Transaction};
-use coracle_store::{
-    Action, Attach, Command, Loader, Millis, Outcome as StoreOutcome, Principal, SessionId, Store, Timestamp,
-    View,
-};
-use proptest::collection::vec;
-use proptest::prelude::*;
+use coracle_recipes::lock::{Config, Link, Mode};
 
-const LOCKS: [&str; 2] = ["a", "ab"];
-const SESSIONS: u64 = 7;
+pub const LOCKS: [&str; 3] = ["a", "ab", "b"];
+pub const SESSIONS: u64 = 6;
 
 #[derive(Debug, Clone)]
-enum Step {
-    Open(u64),
+pub enum Step {
+    /// With the delay that the session asks for.
+    Open(u64, u64),
     Acquire {
         lock: usize,
         session: u64,
         mode: Mode,
+        owner: &'static str,
+        wait: bool,
+        private: bool,
+        reentrant: bool,
+    },
+    Convert {
+        lock: usize,
+        session: u64,
+        mode: Mode,
+        wait: bool,
+    },
+    Together {
+        locks: BTreeMap<usize, Mode>,
+        session: u64,
         wait: bool,
         private: bool,
     },
-    Release(usize, u64),
+    /// With the token of the hold, with another, or with none.
+    Release(usize, u64, Option<bool>),
     Withdraw(usize, u64),
     Transfer(usize, u64, u64),
-    Break(usize),
+    Break(usize, &'static str),
+    Configure(usize, Config),
+    Wait(u64),
     /// These run out in one entry.
     Expire(Vec<u64>),
     /// These are closed in one transaction.
@@ -37,328 +47,378 @@ enum Step {
     Restart,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let (lock, session) = (0..LOCKS.len(), 1..=SESSIONS);
-    let mode = prop_oneof![Just(Mode::Exclusive), Just(Mode::Shared)];
-    let acquire =
-        (lock.clone(), session.clone(), mode, prop::bool::weighted(0.8), prop::bool::weighted(0.2)).prop_map(
-            |(lock, session, mode, wait, private)| Step::Acquire { lock, session, mode, wait, private },
-        );
-    let step = prop_oneof![
-        4 => session.clone().prop_map(Step::Open),
-        12 => acquire,
-        5 => (lock.clone(), session.clone()).prop_map(|(lock, session)| Step::Release(lock, session)),
-        2 => (lock.clone(), session.clone()).prop_map(|(lock, session)| Step::Withdraw(lock, session)),
-        2 => (lock.clone(), session.clone(), session.clone()).prop_map(|(lock, from, to)| Step::Transfer(lock, from, to)),
-        1 => lock.prop_map(Step::Break),
-        2 => vec(session.clone(), 1..4).prop_map(Step::Expire),
-        1 => vec(session, 1..4).prop_map(Step::Close),
-        1 => Just(Step::Compact),
-        1 => Just(Step::Restart),
-    ];
-    vec(step, 1..60)
+/// What becomes of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Done,
+    Refused,
+    WouldDeadlock,
 }
 
-#[derive(Default)]
-struct Line {
-    /// With their tokens, in the order of the grants.
-    holders: Vec<(u64, Mode, u64)>,
-    waiters: Vec<(u64, Mode)>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    pub session: u64,
+    pub mode: Mode,
+    pub owner: &'static str,
+    pub token: u64,
+    pub ordinal: u64,
+    pub count: u64,
+    pub overdue: bool,
+    since: u64,
+    overdue_at: Option<u64>,
+    lock_delay: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    pub session: u64,
+    pub mode: Mode,
+    pub owner: &'static str,
+    /// Of a claim on several locks, all of them.
+    pub together: Vec<usize>,
+    converts: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// In the order of the grants.
+    pub holders: Vec<Hold>,
+    pub waiters: Vec<Wait>,
+    pub config: Config,
+    pub closed: Option<u64>,
+    granted: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Alive: whether private, and the delay asked for.
+    pub sessions: BTreeMap<u64, (bool, u64)>,
+    pub lines: [Line; 3],
+    pub now: u64,
+    revision: u64,
 }
 
 impl Line {
-    fn mode_of(&self, session: u64) -> Option<Mode> {
-        let holds = self.holders.iter().map(|(id, mode, _)| (*id, *mode));
-        holds.chain(self.waiters.iter().copied()).find(|(id, _)| *id == session).map(|(_, mode)| mode)
+    fn new() -> Self {
+        let config = Config::default();
+        Self { holders: Vec::new(), waiters: Vec::new(), config, closed: None, granted: 0 }
     }
 
-    fn holds(&self, session: u64) -> bool {
-        self.holders.iter().any(|(id, ..)| *id == session)
+    pub fn hold(&self, session: u64) -> Option<&Hold> {
+        self.holders.iter().find(|hold| hold.session == session)
+    }
+
+    pub fn wait(&self, session: u64) -> Option<&Wait> {
+        self.waiters.iter().find(|wait| wait.session == session)
+    }
+
+    pub fn has(&self, session: u64) -> bool {
+        self.hold(session).is_some() || self.wait(session).is_some()
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.holders.is_empty() && self.waiters.is_empty()
     }
 
     fn admits(&self, mode: Mode) -> bool {
-        self.holders.iter().all(|(_, held, _)| *held == Mode::Shared && mode == Mode::Shared)
+        self.holders.iter().all(|hold| hold.mode == Mode::Shared && mode == Mode::Shared)
     }
 
-    /// Who is before a session that waits or comes last.
-    fn before(&self, session: u64, mode: Mode) -> Vec<u64> {
-        let holders =
-            self.holders.iter().filter(|(_, held, _)| *held == Mode::Exclusive || mode == Mode::Exclusive);
-        let ahead = self.waiters.iter().take_while(|(id, _)| *id != session);
-        holders.map(|(id, ..)| *id).chain(ahead.map(|(id, _)| *id)).collect()
+    /// The first in line may hold now, as far as this lock is concerned.
+    fn admits_first(&self, session: u64, revision: u64) -> bool {
+        let Some(first) = self.waiters.first().filter(|first| first.session == session) else { return false };
+        let alone = |hold: &Hold| self.holders.len() == 1 && hold.session == session && hold.token < revision;
+        self.closed.is_none()
+            && if first.converts { self.holders.first().is_some_and(alone) } else { self.admits(first.mode) }
     }
 
-    fn drop(&mut self, sessions: &[u64]) {
-        self.holders.retain(|(id, ..)| !sessions.contains(id));
-        self.waiters.retain(|(id, _)| !sessions.contains(id));
-    }
-
-    /// The rule in one sentence: while the head of the line may hold, it does.
-    fn advance(&mut self, revision: u64) {
-        while let Some((session, mode)) = self.waiters.first().copied().filter(|(_, mode)| self.admits(*mode))
-        {
-            self.waiters.remove(0);
-            self.holders.push((session, mode, revision));
+    fn close(&mut self, until: u64, now: u64) {
+        if until > now {
+            self.closed = self.closed.max(Some(until));
         }
-        // Those of one token stay in the order of their grants.
-        self.holders.sort_by_key(|(_, _, token)| *token);
     }
-}
 
-#[derive(Default)]
-struct Model {
-    /// Alive, and whether private.
-    sessions: BTreeMap<u64, bool>,
-    lines: [Line; 2],
+    /// The hold of a session is over by itself, and what it wished for with it.
+    fn end(&mut self, session: u64, now: u64, expired: bool) {
+        if let Some(hold) = self.take(session) {
+            if expired {
+                self.close(now + hold.lock_delay.max(self.config.lock_delay.0), now);
+            }
+            if hold.mode == Mode::Exclusive {
+                self.close(hold.since + self.config.min_hold.0, now);
+            }
+        }
+    }
+
+    fn take(&mut self, session: u64) -> Option<Hold> {
+        let at = self.holders.iter().position(|hold| hold.session == session)?;
+        self.waiters.retain(|wait| wait.session != session);
+        Some(self.holders.remove(at))
+    }
 }
 
 impl Model {
-    /// Whether the step is accepted; `revision` is the one it would have.
-    fn step(&mut self, step: &Step, revision: u64) -> bool {
-        let accepted = self.accept(step, revision);
-        let lines = &mut self.lines;
-        for line in lines.iter_mut() {
-            line.advance(revision);
-        }
-        self.sessions.retain(|id, private| !*private || lines.iter().any(|line| line.mode_of(*id).is_some()));
-        accepted
+    pub fn new() -> Self {
+        Self { sessions: BTreeMap::new(), lines: std::array::from_fn(|_| Line::new()), now: 1, revision: 0 }
     }
 
-    fn accept(&mut self, step: &Step, revision: u64) -> bool {
+    /// Do a step in an entry of this revision.
+    pub fn step(&mut self, step: &Step, revision: u64) -> Verdict {
+        self.revision = revision;
+        let before = self.clone();
+        let done = self.accept(step);
+        self.advance();
+        if !done || self.is_stuck() {
+            *self = before;
+            return if done { Verdict::WouldDeadlock } else { Verdict::Refused };
+        }
+        let lines = &mut self.lines;
+        self.sessions.retain(|id, (private, _)| !*private || lines.iter().any(|line| line.has(*id)));
+        lines.iter_mut().filter(|line| line.is_idle()).for_each(|line| line.granted = 0);
+        Verdict::Done
+    }
+
+    /// Let everybody who waits for nothing give back everything: some never get their turn.
+    pub fn is_stuck(&self) -> bool {
+        let mut model = Self { revision: u64::MAX, ..self.clone() };
+        loop {
+            for line in &mut model.lines {
+                (line.closed, line.config) = (None, Config::default());
+            }
+            model.advance();
+            let waiting: BTreeSet<u64> =
+                model.lines.iter().flat_map(|line| line.waiters.iter().map(|wait| wait.session)).collect();
+            let holding = model.lines.iter().flat_map(|line| line.holders.iter().map(|hold| hold.session));
+            let free: BTreeSet<u64> = holding.filter(|session| !waiting.contains(session)).collect();
+            if free.is_empty() {
+                return !waiting.is_empty();
+            }
+            model.lines.iter_mut().for_each(|line| line.holders.retain(|hold| !free.contains(&hold.session)));
+        }
+    }
+
+    /// Whether each of these waits for the next, and the last for the first, once the step is done.
+    pub fn would_be_a_cycle(&self, step: &Step, cycle: &[Link]) -> bool {
+        let mut after = self.clone();
+        after.accept(step);
+        after.advance();
+        let next = cycle.iter().cycle().skip(1);
+        cycle.len() > 1
+            && cycle.iter().zip(next).all(|(link, next)| {
+                let Some(lock) = LOCKS.iter().position(|name| **name == *link.lock) else { return false };
+                let line = &after.lines[lock];
+                let ahead = line.waiters.iter().take_while(|wait| wait.session != link.session.0);
+                let before = line.hold(next.session.0).is_some()
+                    || ahead.into_iter().any(|wait| wait.session == next.session.0);
+                line.wait(link.session.0).is_some() && before
+            })
+    }
+
+    fn accept(&mut self, step: &Step) -> bool {
         match step {
-            Step::Open(session) => {
+            Step::Open(session, lock_delay) => {
                 let fresh = !self.sessions.contains_key(session);
-                self.sessions.entry(*session).or_insert(false);
+                self.sessions.entry(*session).or_insert((false, *lock_delay));
                 fresh
             }
-            Step::Acquire { lock, session, mode, wait, private } => {
+            Step::Acquire { lock, session, mode, owner, wait, private, reentrant } => {
                 let line = &mut self.lines[*lock];
-                if let Some(held) = line.mode_of(*session) {
-                    return held == *mode;
+                if let Some(hold) = line.holders.iter_mut().find(|hold| hold.session == *session) {
+                    hold.count += u64::from(*reentrant);
+                    return hold.mode == *mode && (!reentrant || hold.owner == *owner);
                 }
-                let free = line.waiters.is_empty() && line.admits(*mode);
-                let ahead = if free { Vec::new() } else { line.before(*session, *mode) };
-                // Asked only of one that holds what others wait for.
-                let is_waited_for =
-                    self.lines.iter().any(|line| line.holds(*session) && !line.waiters.is_empty());
-                if is_waited_for && ahead.iter().any(|other| self.waits_for(*other, *session)) {
-                    return false;
+                if let Some(wait) = line.wait(*session) {
+                    return wait.mode == *mode && wait.together.is_empty();
                 }
-                let line = &mut self.lines[*lock];
-                if (!free && !wait) || self.sessions.contains_key(session) == *private {
-                    return false;
-                }
-                self.sessions.entry(*session).or_insert(*private);
-                line.waiters.push((*session, *mode));
-                true
+                let (session, owner, mode, together) = (*session, *owner, *mode, Vec::new());
+                self.join(
+                    &[*lock],
+                    |_| Wait { session, mode, owner, together: together.clone(), converts: false },
+                    *wait,
+                ) && self.attach(session, *private)
             }
-            Step::Release(lock, session) => {
-                let line = &mut self.lines[*lock];
-                let had = line.mode_of(*session).is_some();
-                line.drop(&[*session]);
-                had
+            Step::Convert { lock, session, mode, wait } => self.convert(*lock, *session, *mode, *wait),
+            Step::Together { locks, session, wait, private } => {
+                let all: Vec<usize> = locks.keys().copied().collect();
+                let same = locks.iter().filter(|(lock, mode)| {
+                    let line = &self.lines[**lock];
+                    let is_it = |wait: &Wait| wait.mode == **mode && wait.together == all;
+                    line.hold(*session)
+                        .map_or_else(|| line.wait(*session).is_some_and(is_it), |hold| hold.mode == **mode)
+                });
+                let same = same.count();
+                if all.iter().any(|lock| self.lines[*lock].has(*session)) {
+                    return same == all.len();
+                }
+                let (session, owner) = (*session, "");
+                let claim = |lock: usize| Wait {
+                    session,
+                    mode: locks[&lock],
+                    owner,
+                    together: all.clone(),
+                    converts: false,
+                };
+                self.join(&all, claim, *wait) && self.attach(session, *private)
+            }
+            Step::Release(lock, session, token) => {
+                let (now, line) = (self.now, &mut self.lines[*lock]);
+                match line.holders.iter_mut().find(|hold| hold.session == *session) {
+                    Some(_) if *token == Some(false) => return false,
+                    Some(hold) if hold.count > 1 => hold.count -= 1,
+                    Some(_) => line.end(*session, now, false),
+                    None => return token.is_none() && self.leave(*lock, *session),
+                }
+                true
             }
             Step::Withdraw(lock, session) => {
+                self.leave(*lock, *session);
+                true
+            }
+            Step::Transfer(lock, from, to) => self.transfer(*lock, *from, *to),
+            Step::Break(lock, _) => {
                 let line = &mut self.lines[*lock];
-                if !line.holds(*session) {
-                    line.drop(&[*session]);
+                let held: Vec<u64> = line.holders.iter().map(|hold| hold.session).collect();
+                for session in &held {
+                    line.take(*session);
+                }
+                !held.is_empty()
+            }
+            Step::Configure(lock, config) => {
+                self.lines[*lock].config = *config;
+                true
+            }
+            Step::Wait(millis) => {
+                self.now += millis;
+                for line in &mut self.lines {
+                    line.closed = line.closed.filter(|until| *until > self.now);
+                    for hold in &mut line.holders {
+                        hold.overdue |= hold.overdue_at.is_some_and(|at| at <= self.now);
+                    }
                 }
                 true
             }
-            Step::Transfer(lock, from, to) => {
-                let line = &mut self.lines[*lock];
-                let mode = line.mode_of(*from);
-                let fits = line.mode_of(*to).is_none_or(|waits| Some(waits) == mode) && !line.holds(*to);
-                let Some(mode) = mode.filter(|_| line.holds(*from) && self.sessions.contains_key(to) && fits)
-                else {
-                    return false;
-                };
-                line.drop(&[*from, *to]);
-                line.holders.push((*to, mode, revision));
-                true
-            }
-            Step::Break(lock) => {
-                let line = &mut self.lines[*lock];
-                let held = !line.holders.is_empty();
-                line.holders.clear();
-                held
-            }
             Step::Expire(sessions) => {
-                self.end(sessions);
+                self.end(sessions, true);
                 true
             }
             Step::Close(sessions) => {
                 let distinct: BTreeSet<_> = sessions.iter().collect();
                 let all = sessions.iter().all(|session| self.sessions.contains_key(session));
-                if distinct.len() != sessions.len() || !all {
-                    return false;
-                }
-                self.end(sessions);
-                true
+                self.end(sessions, false);
+                all && distinct.len() == sessions.len()
             }
             Step::Compact | Step::Restart => true,
         }
     }
 
-    /// Whether `one` waits, in the end, for `other`.
-    fn waits_for(&self, one: u64, other: u64) -> bool {
-        let (mut seen, mut ahead) = (BTreeSet::new(), vec![one]);
-        while let Some(session) = ahead.pop() {
-            if session == other {
-                return true;
-            }
-            if seen.insert(session) {
-                for line in &self.lines {
-                    let waits = line.waiters.iter().find(|(id, _)| *id == session);
-                    ahead.extend(waits.into_iter().flat_map(|(_, mode)| line.before(session, *mode)));
-                }
-            }
-        }
-        false
-    }
-
-    fn end(&mut self, sessions: &[u64]) {
-        self.sessions.retain(|id, _| !sessions.contains(id));
-        self.lines.iter_mut().for_each(|line| line.drop(sessions));
-    }
-}
-
-fn open(id: u64) -> OpenSession {
-    OpenSession { on_expire: OnExpire::Release, ..OpenSession::new(SessionId(id), Millis(10_000)) }
-}
-
-fn action(step: &Step, store: &Store) -> Action {
-    let claim = |lock: &usize, session: &u64| Claim {
-        lock: LOCKS[*lock].into(),
-        session: SessionId(*session),
-        token: None,
-    };
-    let lock = match step {
-        Step::Open(id) => return Action::One(coracle_store::Operation::OpenSession(open(*id))),
-        Step::Acquire { lock, session, mode, wait, private } => Operation::Acquire(Acquire {
-            lock: LOCKS[*lock].into(),
-            mode: *mode,
-            attach: if *private {
-                Attach::Private(open(*session))
-            } else {
-                Attach::Session(SessionId(*session))
-            },
-            owner: "".into(),
-            meta: "".into(),
-            wait: *wait,
-            reentrant: false,
-            convert: false,
-        }),
-        Step::Release(lock, session) => Operation::Release(claim(lock, session)),
-        Step::Withdraw(lock, session) => Operation::Withdraw(claim(lock, session)),
-        Step::Transfer(lock, from, to) => Operation::Transfer(claim(lock, from), SessionId(*to)),
-        Step::Break(lock) => Operation::Break(LOCKS[*lock].into(), "".into()),
-        Step::Expire(sessions) => {
-            let expiry = |id: &u64| Expiry { session: SessionId(*id), generation: 1 };
-            return Action::Expire(sessions.iter().map(expiry).collect());
-        }
-        Step::Close(sessions) => {
-            let close = |id: &u64| coracle_store::Operation::CloseSession(SessionId(*id));
-            let (conditions, otherwise) = (Vec::new(), Vec::new());
-            let then = sessions.iter().map(close).collect();
-            return Action::Transaction(Transaction { conditions, then, otherwise });
-        }
-        Step::Compact => return Action::Compact(store.revision()),
-        Step::Restart => return Action::Noop,
-    };
-    Action::One(coracle_recipes::Operation::Lock(lock).encode())
-}
-
-fn restart(store: &Store) -> Store {
-    let mut loader = Loader::new(Box::new(Recipes));
-    for row in store.rows() {
-        loader.row(row.table, &row.key, &row.value.expect("a row")).expect("rows of a store");
-    }
-    loader.finish().expect("a whole store")
-}
-
-fn assert_lines(store: &Store, model: &Model) {
-    for (name, line) in LOCKS.iter().zip(&model.lines) {
-        let actual = lock::line(store.view(), name, 100);
-        let Some(actual) = actual else {
-            assert!(line.holders.is_empty() && line.waiters.is_empty(), "{name} is not idle");
-            continue;
+    /// Stand in these lines; without waiting only if each is free.
+    fn join(&mut self, locks: &[usize], claim: impl Fn(usize) -> Wait, wait: bool) -> bool {
+        let free = |lock: &usize| {
+            let line = &self.lines[*lock];
+            line.waiters.is_empty() && line.closed.is_none() && line.admits(claim(*lock).mode)
         };
-        let holders: Vec<_> =
-            actual.holders.iter().map(|hold| (hold.session.0, hold.terms, hold.token.0)).collect();
-        let waiters: Vec<_> = actual.waiters.iter().map(|place| (place.session.0, place.terms)).collect();
-        assert_eq!(holders, line.holders, "holders of {name}");
-        assert_eq!(waiters, line.waiters, "line of {name}");
-        assert_eq!(actual.waiting, line.waiters.len());
-        assert!(!line.holders.is_empty(), "nobody waits for nobody");
-        let exclusive = line.holders.iter().filter(|(_, mode, _)| *mode == Mode::Exclusive).count();
-        assert!(exclusive == 0 || line.holders.len() == 1, "an exclusive holder is alone");
+        let taken = wait || locks.iter().all(free);
+        for lock in locks {
+            self.lines[*lock].waiters.push(claim(*lock));
+        }
+        taken
     }
-    for session in 1..=SESSIONS {
-        for (name, line) in LOCKS.iter().zip(&model.lines) {
-            match lock::poll(store.view(), name, SessionId(session)) {
-                Turn::Granted(hold) => assert!(line.holds(session) && hold.session.0 == session),
-                Turn::Waiting(place) => {
-                    let position = usize::try_from(place.position).unwrap() - 1;
-                    assert_eq!(line.waiters[position].0, session);
-                }
-                Turn::Gone => assert_eq!(line.mode_of(session), None),
+
+    fn attach(&mut self, session: u64, private: bool) -> bool {
+        let alive = self.sessions.contains_key(&session);
+        self.sessions.entry(session).or_insert((private, 0));
+        alive != private
+    }
+
+    fn leave(&mut self, lock: usize, session: u64) -> bool {
+        let Some(wait) = self.lines[lock].wait(session).cloned() else { return false };
+        for other in wait.together.iter().chain([&lock]) {
+            self.lines[*other].waiters.retain(|wait| wait.session != session);
+        }
+        true
+    }
+
+    fn convert(&mut self, lock: usize, session: u64, mode: Mode, wait: bool) -> bool {
+        let line = &mut self.lines[lock];
+        let Some(hold) = line.hold(session).cloned() else { return false };
+        if hold.mode == mode || line.wait(session).is_some() {
+            return hold.mode == mode || mode == Mode::Exclusive;
+        }
+        if mode == Mode::Shared {
+            line.holders.iter_mut().for_each(|hold| hold.mode = mode);
+            return true;
+        }
+        let converts = true;
+        let claim = Wait { session, mode, owner: hold.owner, together: Vec::new(), converts };
+        if line.holders.len() == 1 {
+            self.grant(lock, &claim);
+            return true;
+        }
+        // Two of them would wait for each other.
+        let first = !line.waiters.first().is_some_and(|first| first.converts);
+        line.waiters.insert(0, claim);
+        first && wait
+    }
+
+    fn transfer(&mut self, lock: usize, from: u64, to: u64) -> bool {
+        let line = &mut self.lines[lock];
+        let Some(hold) = line.hold(from).cloned() else { return false };
+        let place = line.wait(to).cloned();
+        let fits = place.as_ref().is_none_or(|wait| wait.mode == hold.mode && wait.together.is_empty());
+        if line.hold(to).is_some() || !fits || !self.sessions.contains_key(&to) {
+            return false;
+        }
+        line.take(from);
+        line.waiters.retain(|wait| wait.session != to);
+        let owner = place.map_or("", |wait| wait.owner);
+        let claim = Wait { session: to, mode: hold.mode, owner, together: Vec::new(), converts: false };
+        self.grant(lock, &claim);
+        true
+    }
+
+    fn end(&mut self, sessions: &[u64], expired: bool) {
+        for session in sessions.iter().filter(|session| self.sessions.remove(session).is_some()) {
+            for line in &mut self.lines {
+                line.end(*session, self.now, expired);
+                line.waiters.retain(|wait| wait.session != *session);
             }
         }
     }
-}
 
-/// What a view answers about all locks: names, lines, and each session's turn.
-fn everything(view: View<'_>) -> impl PartialEq + std::fmt::Debug + use<> {
-    let names = lock::names(view, "", None, 100);
-    let lines: Vec<_> = names.iter().map(|name| lock::line(view, name, 100)).collect();
-    let turns = (1..=SESSIONS).flat_map(|id| LOCKS.map(|name| lock::poll(view, name, SessionId(id))));
-    (names, lines, turns.collect::<Vec<_>>())
-}
+    fn grant(&mut self, lock: usize, claim: &Wait) {
+        let Wait { session, mode, owner, .. } = *claim;
+        let lock_delay = self.sessions.get(&session).map_or(0, |(_, delay)| *delay);
+        let line = &mut self.lines[lock];
+        line.waiters.retain(|wait| wait.session != session);
+        let was = line.take(session);
+        let longest = line.config.max_hold.0;
+        line.holders.push(Hold {
+            session,
+            mode,
+            owner,
+            token: self.revision,
+            ordinal: line.granted,
+            count: was.map_or(1, |hold| hold.count),
+            overdue: false,
+            since: self.now,
+            overdue_at: (longest > 0).then(|| self.now + longest),
+            lock_delay,
+        });
+        line.granted += 1;
+    }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn a_lock_is_two_lists(steps in steps()) {
-        let mut store = Store::new(Box::new(Recipes));
-        let mut model = Model::default();
-        let mut newest = [0; 2];
-        let mut seen = BTreeMap::new();
-        for step in steps {
-            let before = store.revision();
-            let action = action(&step, &store);
-            let (principal, idempotency, guards) = (Principal("ann".into()), None, Vec::new());
-            let reply = store.apply(Timestamp(1), &Command { principal, idempotency, guards, action }.encode());
-            let accepted = model.step(&step, before.next().0);
-            prop_assert_eq!(reply.result.is_ok(), accepted, "{:?} {:?}", step, reply);
-            if let Step::Restart = step {
-                store = restart(&store);
+    /// The rule in one sentence: while the first in line may hold, in all the lines it stands in together, it does.
+    fn advance(&mut self) {
+        let granted = |model: &mut Self, lock: usize| {
+            let Some(first) = model.lines[lock].waiters.first().cloned() else { return false };
+            let all = if first.together.is_empty() { vec![lock] } else { first.together };
+            let may = all.iter().all(|lock| model.lines[*lock].admits_first(first.session, model.revision));
+            for lock in all.iter().filter(|_| may) {
+                let claim = model.lines[*lock].waiters[0].clone();
+                model.grant(*lock, &claim);
             }
-            assert_lines(&store, &model);
-            seen.insert(store.revision(), everything(store.view()));
-            let alive: Vec<u64> = store.sessions().map(|session| session.id.0).collect();
-            prop_assert_eq!(alive, model.sessions.keys().copied().collect::<Vec<_>>());
-            if let Ok(StoreOutcome::Program(bytes)) = &reply.result
-                && let Outcome::Lock(lock::Outcome::Freed(_, granted)) = Outcome::decode(bytes).unwrap()
-            {
-                prop_assert!(granted.iter().all(|hold| hold.token == store.revision()));
-            }
-            for (newest, line) in newest.iter_mut().zip(&model.lines) {
-                for (_, _, token) in line.holders.iter().filter(|(_, _, token)| *token > before.0) {
-                    prop_assert!(token > newest, "tokens rise");
-                }
-                *newest = line.holders.iter().map(|(_, _, token)| *token).max().unwrap_or(*newest).max(*newest);
-            }
-        }
-        let all = (1..=SESSIONS).map(|id| Expiry { session: SessionId(id), generation: 1 }).collect();
-        let action = Action::Expire(all);
-        let (principal, idempotency, guards) = (Principal("ann".into()), None, Vec::new());
-        store.apply(Timestamp(1), &Command { principal, idempotency, guards, action }.encode());
-        prop_assert_eq!(store.view().scan(lock::FAMILY, &[]).count(), 0, "no ghosts");
-        prop_assert_eq!(store.live_bytes(), 0);
-        for (revision, seen) in seen.into_iter().filter(|(revision, _)| *revision >= store.compact_revision()) {
-            prop_assert_eq!(everything(store.view_at(revision).unwrap()), seen, "at {}", revision);
-        }
+            may
+        };
+        while (0..LOCKS.len()).any(|lock| granted(self, lock)) {}
     }
 }

@@ -15,6 +15,7 @@ mod latch_model;
 mod latch_words;
 mod line_model;
 mod lock_model;
+mod lock_property;
 mod lock_traps;
 mod lock_words;
 mod meeting_model;

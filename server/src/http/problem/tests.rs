@@ -26,6 +26,7 @@ fn hold(owner: &str) -> lock::Hold {
         count: 1,
         overdue: false,
         lock_delay: None,
+        overdue_at: None,
     }
 }
 

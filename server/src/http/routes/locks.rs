@@ -53,6 +53,6 @@ fn rows() -> Vec<Endpoint> {
         post("/v1/locks/{name}/renew", lock::renew).says("Renew the session, if it holds the lock.")
             .takes(CLAIM).answers::<Renewed>(200).problems(&[NotHolder, SessionExpired]),
         post("/v1/locks/{name}/transfer", lock::transfer).says("Hand the lock over to another session.")
-            .takes(CLAIM).takes(&[TO]).changes().answers::<Renewed>(200).problems(&[NotHolder, SessionExpired]),
+            .takes(CLAIM).takes(&[TO]).changes().answers::<Renewed>(200).problems(&[NotHolder, SessionExpired, WouldDeadlock]),
     ]
 }
