@@ -61,7 +61,7 @@ impl Queue {
             headers: Vec::new(),
             item: None,
         };
-        let send = Send { queue: "q".into(), messages: vec![message; count], attach: Attach::None, first: 0 };
+        let send = Send { queue: "q".into(), messages: vec![message; count], attach: Attach::None };
         self.run(Operation::Send(send));
     }
 

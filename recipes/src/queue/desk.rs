@@ -16,8 +16,6 @@ pub(super) struct Desk<'t, 'a> {
     pub keys: Keys,
     pub config: Config,
     pub head: Head,
-    /// Its messages have numbers from this on.
-    pub first: u32,
     before: Head,
 }
 
@@ -37,7 +35,7 @@ impl<'t, 'a> Desk<'t, 'a> {
         let keys = Keys::new(name);
         let config = look::config(txn.view(), &keys, name);
         let head: Head = txn.get(&keys.head()).map(|record| decoded(&record.value)).unwrap_or_default();
-        Self { txn, name: name.to_owned(), keys, config, before: head.clone(), head, first: 0 }
+        Self { txn, name: name.to_owned(), keys, config, before: head.clone(), head }
     }
 
     /// Assign what is ready to those who wait, and write the counts; idle queues leave none.
@@ -76,13 +74,8 @@ impl<'t, 'a> Desk<'t, 'a> {
 
     /// Number a message and write what was sent. It stands nowhere yet.
     pub fn write(&mut self, draft: Draft<'_>, item: Option<Arrival<'_>>) -> MessageId {
-        let revision = self.txn.revision();
-        let number = match self.head.last {
-            Some(last) if last.revision == revision => self.first.max(last.number + 1),
-            _ => self.first,
-        };
-        let id = MessageId { revision, number };
-        self.head.last = Some(id);
+        // No other message of this entry has its number, in whichever queue: so no receipt of one is one of another.
+        let id = MessageId { revision: self.txn.revision(), number: self.txn.number() };
         self.head.bytes += draft.value.len() as u64;
         let body = Body {
             sent: self.txn.now(),

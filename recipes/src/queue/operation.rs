@@ -59,10 +59,6 @@ pub struct Send {
     /// The session whose end withdraws the items of a barrier queue before their release; `None` everywhere else.
     #[n(2)]
     pub attach: Attach,
-    /// The first number of its messages at least: an entry that sends to several queues numbers its messages through, so
-    /// that no receipt of one is one of another.
-    #[n(3)]
-    pub first: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -11,8 +11,8 @@ use super::desk::Desk;
 use super::keys::{Part, Ticket};
 use super::state::{Parcel, Terms, Waiter};
 use super::{
-    Delivered, FAMILY, Outcome, RECEIVE, Receive, Refusal, VISIBILITY, WAITERS, check_queue, decoded,
-    encoded, settle, time,
+    Delivered, Outcome, RECEIVE, Receive, Refusal, VISIBILITY, WAITERS, check_queue, decoded, encoded,
+    settle, time,
 };
 use crate::bounded;
 
@@ -81,12 +81,7 @@ impl Desk<'_, '_> {
 /// At the end of the line.
 fn join(desk: &mut Desk<'_, '_>, terms: Terms, session: SessionId) -> Result<Ticket, StoreRefusal> {
     desk.txn.make_room(3 * (KEY_OVERHEAD + desk.keys.prefix().len() + 64))?;
-    let revision = desk.txn.revision();
-    let last = desk.txn.view().scan(FAMILY, &desk.keys.waiters()).next_back();
-    let last =
-        last.and_then(|(key, _)| Ticket::from_bytes(&key.as_bytes()[desk.keys.waiters_whole().len()..]));
-    let number = last.filter(|last| last.revision == revision).map_or(0, |last| last.number + 1);
-    let ticket = Ticket { revision, number };
+    let ticket = Ticket { revision: desk.txn.revision(), number: desk.txn.number() };
     let waiter = Waiter { session, terms, since: desk.txn.now() };
     desk.txn.put(desk.keys.waiter(ticket), encoded(&waiter), ContentType::Binary, Some(session));
     desk.head.waiting += 1;

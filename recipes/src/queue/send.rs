@@ -11,13 +11,12 @@ use super::{check_queue, time};
 use crate::bounded;
 
 pub(super) fn send(txn: &mut Txn<'_>, wanted: Send) -> Result<Outcome, StoreRefusal> {
-    let Send { queue, messages, attach, first } = wanted;
+    let Send { queue, messages, attach } = wanted;
     check_queue(&queue)?;
     bounded("messages", messages.len(), 1, BATCH)?;
     messages.iter().try_for_each(check)?;
     let mut desk = Desk::open(txn, &queue);
     messages.iter().try_for_each(|message| fits(desk.config.kind, message, &attach))?;
-    desk.first = first;
     let session = desk.txn.attach(&attach, None)?;
     let mut sent = Vec::with_capacity(messages.len());
     for message in messages {

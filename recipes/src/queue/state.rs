@@ -23,9 +23,6 @@ pub(super) struct Head {
     /// Receivers in line.
     #[n(4)]
     pub waiting: u64,
-    /// The newest message.
-    #[n(5)]
-    pub last: Option<MessageId>,
     /// When the oldest message is to be looked at: a timer stands there.
     #[n(6)]
     pub retention: Option<Timestamp>,

@@ -332,7 +332,7 @@ impl Run {
         };
         let attach = session.map_or(Attach::None, |session| Attach::Session(SessionId(session)));
         let messages = names.iter().map(message).collect();
-        let outcome = self.queue(Operation::Send(Send { queue: QUEUE.into(), messages, attach, first: 0 }));
+        let outcome = self.queue(Operation::Send(Send { queue: QUEUE.into(), messages, attach }));
         if session.is_some_and(|session| !self.model.sessions.contains(&session)) {
             prop_assert!(outcome.is_none());
             return Ok(());

@@ -180,8 +180,7 @@ impl Run {
                     headers: Vec::new(),
                     item: None,
                 };
-                let wanted =
-                    Send { queue: name, messages: vec![message; *count], attach: Attach::None, first: 0 };
+                let wanted = Send { queue: name, messages: vec![message; *count], attach: Attach::None };
                 let Some(Outcome::Sent(sent)) = self.queue(Operation::Send(wanted)) else {
                     panic!("refused")
                 };

@@ -309,8 +309,7 @@ fn send(script: &mut Script, words: &mut script::Words, queue: Box<str>) -> queu
     let one = |value: String| Message { value: value.into_bytes().into(), ..message.clone() };
     let messages = values.into_iter().map(one).collect();
     let attach = attach(script, words);
-    let first = words.number("first").unwrap_or(0).try_into().expect("small");
-    queue::Operation::Send(queue::Send { queue, messages, attach, first })
+    queue::Operation::Send(queue::Send { queue, messages, attach })
 }
 
 fn receive(script: &mut Script, words: &mut script::Words, queue: Box<str>) -> queue::Operation {

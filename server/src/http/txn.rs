@@ -183,14 +183,12 @@ fn condition(compare: api::Compare) -> Answer<Condition> {
     })
 }
 
-/// The operations of a branch. Messages of one entry are numbered through, whichever queues they go to: so no receipt of
-/// one is one of another.
+/// The operations of a branch.
 fn operations(list: Vec<api::Operation>, value_max: usize) -> Answer<Vec<Operation>> {
-    let mut messages = 0;
-    list.into_iter().map(|one| operation(one, value_max, &mut messages)).collect()
+    list.into_iter().map(|one| operation(one, value_max)).collect()
 }
 
-fn operation(operation: api::Operation, value_max: usize, messages: &mut u32) -> Answer<Operation> {
+fn operation(operation: api::Operation, value_max: usize) -> Answer<Operation> {
     Ok(match operation {
         api::Operation::Get { key } => Operation::Get(key_of(&key)?),
         api::Operation::Put { key, value, session, keep_session } => {
@@ -248,10 +246,7 @@ fn operation(operation: api::Operation, value_max: usize, messages: &mut u32) ->
                 headers: Vec::new(),
                 item: None,
             };
-            let first = *messages;
-            *messages += 1;
-            let send =
-                queue::Send { queue: name.into(), messages: vec![message], attach: Attach::None, first };
+            let send = queue::Send { queue: name.into(), messages: vec![message], attach: Attach::None };
             recipes::Operation::Queue(queue::Operation::Send(send)).encode()
         }
         api::Operation::Ack { queue: name, receipt } => {

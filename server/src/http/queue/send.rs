@@ -56,7 +56,7 @@ pub async fn send(mut call: Call) -> Answer {
         headers: meta(&call.headers)?,
         item,
     };
-    let wanted = queue::Send { queue: name.as_str().into(), messages: vec![message], attach, first: 0 };
+    let wanted = queue::Send { queue: name.as_str().into(), messages: vec![message], attach };
     let (applied, outcome) = apply(&mut call, &bytes, Operation::Send(wanted)).await?;
     let Outcome::Sent(sent) = outcome else { return Err(odd(outcome)) };
     let Some(sent) = sent.first().copied() else { return Err(odd(Outcome::Sent(sent))) };
@@ -98,7 +98,7 @@ async fn send_many(mut call: Call, name: String) -> Answer {
     }
     let most = call.edge.config.max_value.0;
     let messages = many.items.into_iter().map(|item| one(item, most)).collect::<Answer<Vec<_>>>()?;
-    let wanted = queue::Send { queue: name.as_str().into(), messages, attach, first: 0 };
+    let wanted = queue::Send { queue: name.as_str().into(), messages, attach };
     let (applied, outcome) = apply(&mut call, &bytes, Operation::Send(wanted)).await?;
     let Outcome::Sent(sent) = outcome else { return Err(odd(outcome)) };
     let item = |sent: &queue::Sent| wire::SentItem {
