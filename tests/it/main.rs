@@ -7,6 +7,7 @@ mod crash;
 mod curl;
 mod cut_off;
 mod disk_full;
+mod elections_crash;
 mod events;
 mod idempotency;
 mod identity;

@@ -3,6 +3,7 @@
 //! Each reply carries its revision, so this needs no search: an answer is right if it is what the log replayed up to
 //! that revision says, and the log is a linearization if its revisions respect real time.
 
+pub mod elections;
 mod locks;
 pub mod queues;
 mod reads;

@@ -1,7 +1,9 @@
 //! Clients that write, read and lock at once, and write down what they were told.
 
 mod actor;
+mod caller;
 mod draw;
+pub mod elections;
 pub mod queues;
 mod send;
 

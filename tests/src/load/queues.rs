@@ -6,18 +6,16 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use super::caller::Caller;
 use crate::check::queues::{Delivery, QueueHistory, Sent, Settled, Verb};
-use crate::http::{Http, Reply};
+use crate::http::Http;
 
 const QUEUE: &str = "load";
 /// How long a delivery is nobody else's. Short, so that what is left lying comes back within the test.
 pub const VISIBILITY: Duration = Duration::from_secs(2);
-/// Of one call; each has the same Idempotency-Key.
-const ATTEMPTS: u32 = 6;
 /// Messages under way above which senders wait: on a fast machine they would leave workers behind for minutes.
 const AHEAD: u64 = 150;
 const SENDERS: usize = 3;
@@ -34,7 +32,7 @@ struct Shared {
     nodes: Vec<Http>,
     start: Instant,
     seed: u64,
-    calls: AtomicU64,
+    calls: Arc<AtomicU64>,
     sent: AtomicU64,
     settled: AtomicU64,
     sending: AtomicBool,
@@ -44,7 +42,7 @@ struct Shared {
 struct Client {
     shared: Arc<Shared>,
     number: usize,
-    node: usize,
+    caller: Caller,
     random: StdRng,
     history: QueueHistory,
 }
@@ -60,7 +58,7 @@ impl QueueLoad {
             nodes,
             start: Instant::now(),
             seed,
-            calls: AtomicU64::new(0),
+            calls: Arc::default(),
             sent: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             sending: AtomicBool::new(true),
@@ -111,7 +109,7 @@ impl QueueLoad {
 impl Client {
     fn new(shared: &Arc<Shared>, number: usize) -> Self {
         Self {
-            node: number % shared.nodes.len(),
+            caller: Caller::new(shared.nodes.clone(), number, shared.seed, shared.calls.clone()),
             random: StdRng::seed_from_u64(shared.seed.wrapping_add(number as u64)),
             shared: shared.clone(),
             number,
@@ -121,23 +119,6 @@ impl Client {
 
     fn now(&self) -> Duration {
         self.shared.start.elapsed()
-    }
-
-    /// Calls until somebody answers for sure, with one key; `None` is left in doubt.
-    async fn call(&mut self, path: &str, body: &str) -> Option<Reply> {
-        let key = format!("{}-{}", self.shared.seed, self.shared.calls.fetch_add(1, Ordering::Relaxed));
-        for _ in 0..ATTEMPTS {
-            let call = self.shared.nodes[self.node].call(Method::POST, path).body(body.to_owned());
-            match call.header("idempotency-key", &key).patience(Duration::from_secs(6)).send().await {
-                // A node that cannot say: another one can, by the key.
-                Ok(reply) if reply.status >= 500 || reply.status == 429 => {}
-                Ok(reply) => return Some(reply),
-                Err(_) => {}
-            }
-            self.node = (self.node + 1) % self.shared.nodes.len();
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        None
     }
 
     async fn send(mut self) -> QueueHistory {
@@ -156,7 +137,7 @@ impl Client {
             count += 1;
             let value = format!("message-{}-{count}", self.number);
             let call = self.now();
-            let reply = self.call(&format!("/v1/queues/{QUEUE}/messages"), &value).await;
+            let reply = self.caller.post(&format!("/v1/queues/{QUEUE}/messages"), &value).await;
             let id = reply.map(|reply| {
                 assert_eq!(reply.status, 201, "{reply:?}");
                 reply.member("id")
@@ -172,7 +153,7 @@ impl Client {
             let call = self.now();
             let most = self.random.random_range(1..4);
             let path = format!("/v1/queues/{QUEUE}/receive?max={most}&wait=500ms");
-            let Some(reply) = self.call(&path, "").await else { continue };
+            let Some(reply) = self.caller.post(&path, "").await else { continue };
             assert_eq!(reply.status, 200, "{reply:?}");
             let ret = self.now();
             let received = deliveries(&reply.json(), call, ret);
@@ -198,7 +179,7 @@ impl Client {
         let word = if verb == Verb::Ack { "ack" } else { "nack" };
         let path = format!("/v1/queues/{QUEUE}/{word}?receipt={}", delivery.receipt);
         let call = self.now();
-        let reply = self.call(&path, "").await;
+        let reply = self.caller.post(&path, "").await;
         let good = reply.map(|reply| match reply.status {
             200 => true,
             409 if reply.code() == "receipt_stale" => false,
