@@ -1,5 +1,6 @@
 //! Tests of the recipes: golden conversations, and properties against small models.
 
+mod barrier_conditions;
 mod barrier_model;
 mod barrier_words;
 mod counter_model;
@@ -19,6 +20,7 @@ mod lock_property;
 mod lock_traps;
 mod lock_words;
 mod meeting_model;
+mod queue_bounds;
 mod queue_list;
 mod queue_model;
 mod queue_words;
@@ -31,3 +33,4 @@ mod service_words;
 mod topic_model;
 mod topic_properties;
 mod topic_words;
+mod traps;
