@@ -118,12 +118,12 @@ pub struct Lost {
     pub family: String,
     /// The object, or the key.
     pub name: String,
-    /// The part of the object: an instance, a member.
+    /// The part of the object: an instance, a member, a message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<u64>,
-    /// `broken`, `removed`, `deleted`, or `taken` by another writer.
+    /// `broken`, `removed`, `deleted`, or `taken`: by another writer, by the end of a visibility, by an operator.
     pub reason: String,
     pub revision: u64,
 }
@@ -169,6 +169,9 @@ pub struct Wait {
 pub struct Claim {
     pub family: String,
     pub name: String,
+    /// Of a delivery the message, of a registration its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<u64>,
 }

@@ -186,7 +186,8 @@ pub(crate) fn drains(operation: &Operation) -> bool {
     }
 }
 
-/// `sent`, `removed` (acknowledged, deleted, expired or moved), `ready` (visible again), `delayed`, `received`;
+/// `sent`, `removed` (acknowledged, deleted, expired or moved), `ready` (visible again), `delayed`, `received`, `taken`
+/// (from the session that had it: out of time, or removed), `arrived` (of an item for which a session stands);
 /// `waiting`, `left`; `consumer` (the one of a queue with `single_active`), `consumer_left`; `configured`, `unconfigured`;
 /// `filling`, `released`, `broken`, `done` (a generation of a barrier queue).
 pub(crate) fn describe(event: &Event) -> Option<Described> {
@@ -196,7 +197,17 @@ pub(crate) fn describe(event: &Event) -> Option<Described> {
         (Part::Body(id), true) => ("sent", Some(id)),
         (Part::Body(id), false) => ("removed", Some(id)),
         (Part::Delayed(id), true) => ("delayed", Some(id)),
-        (Part::Flight(id), true) if event.previous.is_none() => ("received", Some(id)),
+        (Part::Flight(id), true) if look::is_delivery(record, event.previous.as_deref()) => {
+            ("received", Some(id))
+        }
+        // Not settled by the session that had it: it ran out of time, or the message was removed.
+        (Part::Flight(id), false) if event.cause == Cause::Broken && record.session.is_some() => {
+            ("taken", Some(id))
+        }
+        // A session stands for an item of a barrier queue.
+        (Part::Ready(place), true) if event.previous.is_none() && record.session.is_some() => {
+            ("arrived", Some(place.id))
+        }
         (Part::Ready(place), true) if look::was_delivered(record) => ("ready", Some(place.id)),
         (Part::Waiter, true) => ("waiting", None),
         (Part::Waiter, false) => ("left", None),

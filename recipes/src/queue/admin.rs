@@ -244,7 +244,7 @@ pub(super) fn transfer(
     let flights: Vec<Flight> =
         keys.filter_map(|key| view.get(key)).map(|record| decoded(&record.value)).collect();
     for flight in flights {
-        desk.fail(flight, &Failure::default());
+        desk.fail(flight, &Failure { taken: true, ..Failure::default() });
     }
     desk.activate(to);
     desk.finish();

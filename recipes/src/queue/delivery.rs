@@ -1,7 +1,7 @@
 //! Deliveries: how a message gets to its consumer, and what becomes of one that fails.
 
 use coracle_store::limits::HOLDS;
-use coracle_store::{ContentType, Millis, Record, SessionId, Value};
+use coracle_store::{Cause, ContentType, Millis, Record, SessionId, Value};
 
 use super::barrier::{Barrier, End, HandOut};
 use super::desk::Desk;
@@ -24,6 +24,8 @@ pub(super) struct Failure<'f> {
     pub delay: Option<Millis>,
     pub fatal: bool,
     pub reason: Option<&'f str>,
+    /// Not by whoever has it.
+    pub taken: bool,
 }
 
 impl Desk<'_, '_> {
@@ -149,19 +151,20 @@ impl Desk<'_, '_> {
         self.txn.get(&self.keys.flight(id)).map(|record| decoded(&record.value))
     }
 
-    /// End a delivery without settling what becomes of the message.
-    pub fn land(&mut self, flight: &Flight) {
+    /// End a delivery without settling what becomes of the message; `taken`: not by whoever has it.
+    pub fn land(&mut self, flight: &Flight, taken: bool) {
         if let Some(until) = flight.until {
             time::clear_visibility(self.txn, &self.name, flight.place.id, until);
         }
         // A session that ended has taken the key with it.
-        self.delete(&self.keys.flight(flight.place.id));
+        let cause = if taken { Cause::Broken } else { Cause::Command };
+        self.txn.delete(&self.keys.flight(flight.place.id), cause);
         self.head.in_flight -= 1;
     }
 
     /// A delivery that failed, its flight ended: the message returns to its place, waits a while, or dies.
     pub fn fail(&mut self, flight: Flight, failure: &Failure<'_>) {
-        self.land(&flight);
+        self.land(&flight, failure.taken);
         let (id, mut tally) = (flight.place.id, flight.tally);
         let Some(record) = self.record(id) else { return };
         let body: Body<'_> = decoded(&record.value);

@@ -213,17 +213,17 @@ impl<'t, 'a> Desk<'t, 'a> {
     pub fn remove(&mut self, id: MessageId, end: End) -> bool {
         let Some(record) = self.record(id) else { return false };
         let body: Body<'_> = decoded(&record.value);
-        if self.unplace(id, &body) {
+        if self.unplace(id, &body, end != End::Acked) {
             self.vacate(&body);
         }
         self.forget(id, &body, end);
         true
     }
 
-    /// Take a message out of its state; true if it stood for its group.
-    pub fn unplace(&mut self, id: MessageId, body: &Body<'_>) -> bool {
+    /// Take a message out of its state; true if it stood for its group. `taken`: from whoever has it.
+    pub fn unplace(&mut self, id: MessageId, body: &Body<'_>, taken: bool) -> bool {
         if let Some(flight) = self.flight(id) {
-            self.land(&flight);
+            self.land(&flight, taken);
             return true;
         }
         let delayed = self.keys.delayed(id);
@@ -328,7 +328,7 @@ impl<'t, 'a> Desk<'t, 'a> {
             let body: Body<'_> = decoded(&record.value);
             let key = self.keys.ready(place);
             let tally: Tally = self.txn.get(&key).map(|record| decoded(&record.value)).unwrap_or_default();
-            self.unplace(place.id, &body);
+            self.unplace(place.id, &body, true);
             self.bury(place.id, &record, &tally, "overflow");
             self.vacate(&body);
         }

@@ -400,7 +400,7 @@ impl Desk<'_, '_> {
     fn let_die(&mut self, id: MessageId, reason: &str) {
         let Some(record) = self.record(id) else { return };
         let body: Body<'_> = decoded(&record.value);
-        self.unplace(id, &body);
+        self.unplace(id, &body, true);
         self.bury(id, &record, &Tally::default(), reason);
     }
 

@@ -83,7 +83,7 @@ impl Desk<'_, '_> {
         }
         let Some(next) = next else { return };
         for flight in flights {
-            self.fail(flight, &Failure::default());
+            self.fail(flight, &Failure { taken: true, ..Failure::default() });
         }
         self.activate(next);
     }

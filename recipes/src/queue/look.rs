@@ -326,6 +326,12 @@ fn held(view: View<'_>, keys: &Keys, arrival: &Arrival<'_>) -> bool {
     arrival.role == Role::Item && !(works && front)
 }
 
+/// Whether the record of a delivery begins one: it is not the same that was there before.
+pub(super) fn is_delivery(record: &Record, previous: Option<&Record>) -> bool {
+    let delivery = |record: &Record| decoded::<Flight>(&record.value).delivery;
+    previous.is_none_or(|previous| delivery(previous) != delivery(record))
+}
+
 /// Whether a ready message has been delivered before, from the record of its place.
 pub(super) fn was_delivered(record: &Record) -> bool {
     let tally: Tally = decoded(&record.value);

@@ -29,7 +29,13 @@ pub(super) fn nack(txn: &mut Txn<'_>, wanted: &Receipts, nack: &Nack) -> Result<
         settled.push(flight.is_some());
         if let Some(flight) = flight {
             let reason = Some(&*nack.reason);
-            let failure = Failure { counted: !nack.uncounted, delay: nack.delay, fatal: nack.fatal, reason };
+            let failure = Failure {
+                counted: !nack.uncounted,
+                delay: nack.delay,
+                fatal: nack.fatal,
+                reason,
+                taken: false,
+            };
             desk.fail(flight, &failure);
         }
     }

@@ -48,7 +48,7 @@ fn time_out(desk: &mut Desk<'_, '_>, id: MessageId) {
         return;
     }
     let session = flight.session;
-    desk.fail(flight, &Failure { counted: true, ..Failure::default() });
+    desk.fail(flight, &Failure { counted: true, taken: true, ..Failure::default() });
     if let Some(session) = session
         && desk.config.single_active
         && desk.active() == Some(session)

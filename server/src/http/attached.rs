@@ -107,7 +107,10 @@ fn loss(revision: Revision, event: &Event) -> Option<api::Lost> {
     }
     let it = recipes::describe(event)?;
     let reason = match event.cause {
-        Cause::Broken => "broken",
+        Cause::Broken if it.op == "broken" => "broken",
+        Cause::Broken => "taken",
+        // In one entry it ran out of time and was given to somebody else.
+        Cause::Command if it.op == "received" => "taken",
         Cause::Command if REGISTRATIONS.contains(&it.family) && event.record.is_none() => "removed",
         Cause::Command | Cause::SessionExpired | Cause::SessionClosed => return None,
     };
@@ -120,11 +123,16 @@ pub fn released(event: &Event) -> Option<api::Claim> {
     match event.key.family() {
         Family::SESSION => None,
         Family::KV => {
-            Some(api::Claim { family: "kv".to_owned(), name: wire::key_text(&event.key), token: None })
+            let (family, name) = ("kv".to_owned(), wire::key_text(&event.key));
+            Some(api::Claim { family, name, item: None, token: None })
         }
         _ => {
-            let it = recipes::describe(event)?;
-            Some(api::Claim { family: it.family.to_owned(), name: it.name, token: it.token.map(|t| t.0) })
+            // What it was, not what became of it.
+            let (record, cause) = (event.previous.clone(), Cause::Command);
+            let was = Event { key: event.key.clone(), record, previous: None, cause };
+            let Described { family, name, item, token, .. } = recipes::describe(&was)?;
+            let token = token.map(|token| token.0);
+            Some(api::Claim { family: family.to_owned(), name, item, token })
         }
     }
 }

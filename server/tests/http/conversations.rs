@@ -287,6 +287,7 @@ conversations! {
     kv_history
     txn
     sessions
+    session_deliveries
     session_losses
     session_liveness
     locks
