@@ -181,6 +181,46 @@ fn links_resolve() {
     none(&wrong);
 }
 
+/// What docs/RULES.md names as showing a rule is there: conversations, and tests by their module and name.
+#[test]
+fn every_rule_is_shown_by_something() {
+    let page = "docs/RULES.md";
+    let folders = ["recipes/testdata", "core/store/testdata", "server/testdata"];
+    let sources: Vec<(String, String)> =
+        tracked(|path| path.ends_with(".rs")).into_iter().map(|path| (path.clone(), read(&path))).collect();
+    let is_test = |module: &str, name: &str| {
+        let of_module = |path: &str| {
+            Path::new(path)
+                .components()
+                .any(|part| part.as_os_str().to_string_lossy().trim_end_matches(".rs") == module)
+        };
+        sources.iter().any(|(path, text)| of_module(path) && text.contains(&format!("fn {name}(")))
+    };
+    let (mut wrong, mut shown) = (String::new(), 0);
+    for row in read(page).lines().filter(|line| line.starts_with("| ")) {
+        let Some(named) = row.split('|').nth(2) else { continue };
+        let before = shown;
+        for span in named.split('`').skip(1).step_by(2) {
+            let there = match span.split_once("::") {
+                Some((module, name)) => is_test(module, name),
+                None if span.ends_with(".txt") => {
+                    folders.iter().any(|folder| root().join(folder).join(span).exists())
+                }
+                None => continue,
+            };
+            shown += 1;
+            if !there {
+                writeln!(wrong, "{page} names {span}, which is not there").unwrap();
+            }
+        }
+        if shown == before && !named.contains("---") && !named.ends_with(" by ") {
+            writeln!(wrong, "nothing shows {row}").unwrap();
+        }
+    }
+    assert!(shown > 150, "rows are no longer found in {page}");
+    none(&wrong);
+}
+
 #[test]
 fn nothing_is_left_undone_in_silence() {
     // Written apart, or this file would accuse itself.
