@@ -248,8 +248,8 @@ impl Run {
             item: name.map(Into::into),
         };
         let attach = session.map_or(Attach::None, |session| Attach::Session(SessionId(session)));
-        let send = Send { queue: QUEUE.into(), messages: vec![message], attach };
-        let outcome = self.queue(Operation::Send(send));
+        let wanted = Send { queue: QUEUE.into(), messages: vec![message], attach };
+        let outcome = self.queue(Operation::Send(wanted));
         if session.is_some_and(|session| !self.model.sessions.contains(&session)) {
             prop_assert!(outcome.is_none());
             return Ok(());
