@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use coracle_store::command::Expiry;
 use coracle_store::{
     Action, Command, Event, Family, Outcome, Principal, Revision, Selection, Session, limits,
 };
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -17,6 +18,8 @@ use crate::types::{CommittedLeaderId, Payload, Respond, WriteResult};
 
 /// How often the clock is looked at: the δ of "expires at latest ttl + δ".
 const TICK: Duration = Duration::from_millis(100);
+/// Entries under way at once: the next is written and replicated while one is applied, and others' entries find room.
+const UNDER_WAY: usize = 4;
 /// An expiry that is not decided by then is proposed again.
 const DECISION: Duration = Duration::from_secs(5);
 
@@ -48,23 +51,23 @@ async fn reign(node: &Arc<Inner>, term: CommittedLeaderId) {
     };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut under_way = FuturesUnordered::new();
     while node.leads() && node.raft.as_leader().is_ok_and(|leader| leader.to_committed_leader_id() == term) {
         tokio::select! {
             biased;
             _ = watch.changed() => seen = follow(node, seen),
-            _ = tick.tick() => {
+            Some(()) = under_way.next() => seen = follow(node, seen),
+            _ = tick.tick(), if under_way.len() < UNDER_WAY => {
                 let due = node.deadlines().as_mut().map(|table| table.due(Instant::now(), limits::EXPIRE_SLICE));
                 let Some(Due { expired, suspect, renewed }) = due else { continue };
                 if [expired.len(), suspect.len(), renewed.len()].contains(&limits::EXPIRE_SLICE) {
                     tick.reset_immediately();
                 }
                 if !suspect.is_empty() || !renewed.is_empty() {
-                    propose(node, term, Action::Doubt(suspect, renewed)).await;
-                    seen = follow(node, seen);
+                    under_way.push(decide(node, term, Action::Doubt(suspect, renewed)));
                 }
                 if !expired.is_empty() {
-                    expire(node, term, expired).await;
-                    seen = follow(node, seen);
+                    under_way.push(decide(node, term, Action::Expire(expired)));
                 }
             }
         }
@@ -109,9 +112,11 @@ fn note(table: &mut Deadlines, event: &Event, now: Instant) {
     }
 }
 
-/// Propose the end of these sessions, in this term or not at all, and wait for the decision.
-async fn expire(node: &Inner, term: CommittedLeaderId, due: Vec<Expiry>) {
-    if let Some(Outcome::Expired(count)) = propose(node, term, Action::Expire(due.clone())).await {
+/// Propose an action, in this term or not at all, and wait for the decision: then its sessions can be looked at again.
+async fn decide(node: &Inner, term: CommittedLeaderId, action: Action) {
+    let outcome = propose(node, term, action.clone()).await;
+    let Action::Expire(due) = action else { return };
+    if let Some(Outcome::Expired(count)) = outcome {
         node.sessions_expired.fetch_add(count, Ordering::Relaxed);
         tracing::debug!(count, "sessions expired");
     }
