@@ -165,7 +165,7 @@ impl Terms for Candidacy {
 type Election = Line<Candidacy>;
 type Hold = line::Hold<Candidacy>;
 
-/// The turn of a session's claim. For a candidate it costs those ahead.
+/// The turn of a session's claim. For a candidate it costs the way to the nearer end of the line.
 #[must_use]
 pub fn poll(view: View<'_>, election: &str, session: SessionId) -> Turn {
     let election = Election::new(election);

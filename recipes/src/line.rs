@@ -207,6 +207,23 @@ impl<T: Terms> Line<T> {
         view.scan(T::FAMILY, &self.part(WAIT)[1..]).map(|(key, record)| (key, decoded(&record.value)))
     }
 
+    /// Those of the line from a place to before another; without one, to the end.
+    pub fn waiters_between<'a>(
+        &self,
+        view: View<'a>,
+        start: &Key,
+        end: Option<&Key>,
+    ) -> impl DoubleEndedIterator<Item = (&'a Key, Waiter<T>)> + use<'a, T> {
+        let end = end.cloned().or_else(|| Key::after_prefix(&self.part(WAIT)));
+        let span = view.span(start.as_bytes(), end.as_ref().map(Key::as_bytes));
+        span.map(|(key, record)| (key, decoded(&record.value)))
+    }
+
+    /// Before the first place of the line.
+    pub fn front(&self) -> Key {
+        self.key(WAIT, &[])
+    }
+
     /// The rank of a waiter, from its key.
     pub fn rank(&self, key: &Key) -> u8 {
         key.as_bytes()[self.prefix.len() + 1]
@@ -273,13 +290,13 @@ impl<T: Terms> Line<T> {
         Some((key.clone(), decoded(&view.get(key)?.value)))
     }
 
-    /// How many are ahead of a waiter. Costs them.
+    /// How many are ahead of a waiter. Costs the way to the nearer end of the line.
     pub fn ahead(&self, view: View<'_>, key: &Key) -> u64 {
         let line = view.scan(T::FAMILY, &self.part(WAIT)[1..]);
-        line.take_while(|(other, _)| *other < key).count() as u64
+        ahead(line.map(|(key, _)| key), key, || self.counts(view).waiting)
     }
 
-    /// Where a waiter is. Costs the places ahead of it.
+    /// Where a waiter is. Costs the way to the nearer end of the line.
     pub fn place(&self, view: View<'_>, key: &Key, waiter: Waiter<T>) -> Place<T> {
         waiter.place(self.ahead(view, key) + 1, self.blockers(view))
     }
@@ -419,6 +436,24 @@ impl<T: Terms> Claimed<T> {
         match self {
             Self::Hold(hold) => &hold.terms,
             Self::Wait(_, waiter) => &waiter.terms,
+        }
+    }
+}
+
+/// How many of a line are ahead of one of them, of so many in all: counted from both ends at once.
+pub(crate) fn ahead<'a>(
+    mut line: impl DoubleEndedIterator<Item = &'a Key>,
+    one: &Key,
+    in_all: impl FnOnce() -> u64,
+) -> u64 {
+    let mut passed = 0;
+    loop {
+        if line.next().is_none_or(|first| first == one) {
+            return passed;
+        }
+        passed += 1;
+        if line.next_back().is_none_or(|last| last == one) {
+            return in_all().saturating_sub(passed);
         }
     }
 }

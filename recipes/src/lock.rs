@@ -229,7 +229,7 @@ impl Terms for Mode {
 
 type Lock = Line<Mode>;
 
-/// The turn of a session's claim. For a waiter it costs the places ahead.
+/// The turn of a session's claim. For a waiter it costs the way to the nearer end of the line.
 #[must_use]
 pub fn poll(view: View<'_>, lock: &str, session: SessionId) -> Turn {
     let lock = Lock::new(lock);

@@ -170,7 +170,7 @@ impl Terms for Permits {
 
 type Semaphore = Line<Permits>;
 
-/// The turn of a session's claim. For a waiter it costs the places ahead.
+/// The turn of a session's claim. For a waiter it costs the way to the nearer end of the line.
 #[must_use]
 pub fn poll(view: View<'_>, semaphore: &str, session: SessionId) -> Turn {
     let semaphore = Semaphore::new(semaphore);

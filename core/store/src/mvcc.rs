@@ -9,6 +9,7 @@ use crate::hash;
 use crate::ids::{Family, Key};
 use crate::limits::KEY_OVERHEAD;
 use crate::record::Record;
+use crate::steps::step;
 
 #[derive(Default)]
 pub(crate) struct Keys {
@@ -35,11 +36,14 @@ impl Keys {
     }
 
     pub fn get(&self, key: &Key) -> Option<&Arc<Record>> {
-        self.records.get(key)
+        let record = self.records.get(key);
+        step(record.map_or(0, |record| record.value.len()));
+        record
     }
 
     /// The key as it is stored, with its record: to share its bytes instead of holding them twice.
     pub fn stored(&self, key: &Key) -> Option<(&Key, &Arc<Record>)> {
+        step(0);
         self.records.get_key_value(key)
     }
 
@@ -60,6 +64,7 @@ impl Keys {
     /// Set or remove a key and answer what it was.
     pub fn replace(&mut self, key: &Key, record: Option<&Arc<Record>>) -> Option<Arc<Record>> {
         let kv = usize::from(key.family() == Family::KV);
+        step(record.map_or(0, |record| record.value.len()));
         if let Some(new) = record {
             self.sum = self.sum.wrapping_add(hash::row(key, new, &mut self.scratch));
             self.live_bytes += size(key, new.value.len());

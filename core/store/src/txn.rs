@@ -13,6 +13,7 @@ use crate::past::{Either, Past};
 use crate::record::{Cause, Change, ContentType, Event, Record};
 use crate::reply::Refusal;
 use crate::session::{self, Session};
+use crate::steps::step;
 use crate::store::{HistoryError, State};
 
 /// A consistent read of the state, as it is or as it was.
@@ -71,6 +72,7 @@ impl<'a> View<'a> {
                 Either::Then(Past::new(history, at, keys.under(&bytes), history.touched_under(&bytes)))
             }
         }
+        .inspect(|(_, record)| step(record.value.len()))
     }
     /// Keys from `start` (family byte included) to the end of its family, in order.
     #[must_use]
@@ -78,7 +80,8 @@ impl<'a> View<'a> {
         self.span(start.as_bytes(), None)
     }
     /// Keys from `start` to before `end`, never leaving the family of `start`, in order.
-    pub(crate) fn span(
+    #[must_use]
+    pub fn span(
         self,
         start: &[u8],
         end: Option<&[u8]>,
@@ -90,6 +93,7 @@ impl<'a> View<'a> {
                 Either::Then(Past::new(history, at, keys.span(start, end), history.touched(start, end)))
             }
         }
+        .inspect(|(_, record)| step(record.value.len()))
     }
     /// The session, if it is alive.
     #[must_use]
@@ -106,11 +110,12 @@ impl<'a> View<'a> {
         after: Option<SessionId>,
     ) -> impl DoubleEndedIterator<Item = Cow<'a, Arc<Session>>> + use<'a> {
         let after = after.unwrap_or(SessionId(0));
-        if self.at.is_none() {
-            return Either::Now(self.state.sessions.after(after).map(Cow::Borrowed));
-        }
         let start = session::key(SessionId(after.0.saturating_add(1)));
-        Either::Then(self.seek(&start).map(|(_, record)| stored_session(record)))
+        match self.at {
+            None => Either::Now(self.state.sessions.after(after).map(Cow::Borrowed)),
+            Some(_) => Either::Then(self.seek(&start).map(|(_, record)| stored_session(record))),
+        }
+        .inspect(|_| step(0))
     }
     /// Keys attached to a session, all families, in key order.
     #[must_use]
@@ -119,6 +124,7 @@ impl<'a> View<'a> {
             None => Either::Now(self.state.sessions.attached(id).iter()),
             Some(at) => Either::Then(self.state.attached_at(id, &[], at).into_iter()),
         }
+        .inspect(|_| step(0))
     }
     /// Keys attached to a session that start with `prefix`, family byte first, in key order.
     #[must_use]
@@ -131,6 +137,7 @@ impl<'a> View<'a> {
             None => Either::Now(self.state.sessions.attached_under(id, prefix)),
             Some(at) => Either::Then(self.state.attached_at(id, prefix, at).into_iter()),
         }
+        .inspect(|_| step(0))
     }
 }
 

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ids::{Key, SessionId};
+use crate::ranges::Ranges;
 use crate::record::{Change, Event, Record};
 use crate::session;
+use crate::steps::step;
 
 /// Keys somebody watches. Keys carry their family byte.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,8 +46,7 @@ impl Selection {
     }
 }
 
-/// Watchers by what they watch. `matching` costs the key's length, not the number of watchers that do not match
-/// (range watchers excepted: they are scanned).
+/// Watchers by what they watch. `matching` costs the key's length, not the number of watchers that do not match.
 #[derive(Default)]
 pub struct Watchers {
     next: u64,
@@ -55,7 +56,7 @@ pub struct Watchers {
     prefixes: BTreeMap<Vec<u8>, BTreeSet<WatcherId>>,
     /// Lengths of the prefixes, with how many prefixes have each: what to cut from a key to look it up.
     lengths: BTreeMap<usize, usize>,
-    ranges: BTreeMap<WatcherId, (Key, Key)>,
+    ranges: Ranges,
     sessions: BTreeMap<SessionId, BTreeSet<WatcherId>>,
 }
 
@@ -82,7 +83,7 @@ impl Watchers {
                 watchers.insert(id);
             }
             Selection::Range(start, end) => {
-                self.ranges.insert(id, (start.clone(), end.clone()));
+                self.ranges.insert(id, start.clone(), end.clone());
             }
             Selection::Session(session) => {
                 self.sessions.entry(*session).or_default().insert(id);
@@ -112,8 +113,8 @@ impl Watchers {
                     }
                 }
             }
-            Some(Selection::Range(..)) => {
-                self.ranges.remove(&id);
+            Some(Selection::Range(start, _)) => {
+                self.ranges.remove(id, &start);
             }
             Some(Selection::Session(session)) => {
                 drop_from(&mut self.sessions, &session, id);
@@ -123,6 +124,10 @@ impl Watchers {
 
     /// Call `found` once for each watcher that at least one event of the change concerns.
     pub fn matching(&self, change: &Change, found: &mut dyn FnMut(WatcherId)) {
+        let found = &mut |id| {
+            step(0);
+            found(id);
+        };
         self.all.iter().for_each(|id| found(*id));
         if let [event] = &*change.events {
             // A watcher selects one thing, so one event finds it once.
@@ -167,9 +172,8 @@ impl Watchers {
             .take_while(|length| **length <= bytes.len())
             .filter_map(|length| self.prefixes.get(&bytes[..*length]))
             .flatten();
-        let by_range =
-            self.ranges.iter().filter(|(_, (start, end))| start <= key && key < end).map(|(id, _)| id);
-        by_key.chain(by_prefix).chain(by_range).for_each(|id| found(*id));
+        by_key.chain(by_prefix).for_each(|id| found(*id));
+        self.ranges.containing(key, found);
     }
 }
 

@@ -7,6 +7,7 @@ use coracle_store::{
 use minicbor::{Decode, Encode};
 
 use super::{Config, FAMILY, Kind, Outcome, Party, Passed, Place, Turn, Why};
+use crate::line::ahead;
 use crate::{declared, names, timer};
 
 pub(super) const CONFIG: u8 = b'c';
@@ -191,7 +192,7 @@ impl Room {
         }
     }
 
-    /// What one that waits or is inside is answered. Costs the places ahead.
+    /// What one that waits or is inside is answered. Costs the way to the nearer end of the line.
     pub fn outcome(
         &self,
         view: View<'_>,
@@ -207,7 +208,7 @@ impl Room {
         }
         let own = self.place_key(entrant.arrival);
         let line = view.scan(FAMILY, &self.prefix_of(LINE)[1..]);
-        let ahead = line.take_while(|(key, _)| **key < own).count() as u64;
+        let ahead = ahead(line.map(|(key, _)| key), &own, || state.waiting);
         Outcome::Waiting(place(&state, config, id, session, entrant, ahead + 1))
     }
 

@@ -27,7 +27,7 @@ pub(super) fn mode(lock: &Lock, view: View<'_>) -> Option<Mode> {
     lock.holds(view).next().map(|(_, hold)| hold.terms)
 }
 
-/// Where a waiter is, with those in its way. Costs the places ahead of it.
+/// Where a waiter is, with those in its way. Costs the way to the nearer end of the line.
 pub(super) fn place(lock: &Lock, view: View<'_>, key: &Key, waiter: Waiter<Mode>) -> Place {
     Place { closed_until: config::closed(lock, view), ..lock.place(view, key, waiter) }
 }

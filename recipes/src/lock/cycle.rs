@@ -20,13 +20,13 @@
 //! The models of the lock and of its graph (`tests/recipes/lock_model.rs`) prove it against the obvious: let everybody
 //! who waits for nothing give back everything, until all have had their turn.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use coracle_store::{Key, SessionId, View};
 use minicbor::{Decode, Encode};
 
 use super::{FAMILY, Hold, Lock, Mode, Refusal};
-use crate::line::{Part, Waiter, decoded};
+use crate::line::{Claimed, Part, Waiter, decoded};
 
 /// A session, and what it waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -62,11 +62,28 @@ enum Looked {
 
 /// One way through the graph.
 struct Search<'a> {
-    edges: fn(View<'a>, &Node) -> Edges<'a>,
+    edges: fn(View<'a>, &Node, &mut Read) -> Edges<'a>,
     view: View<'a>,
     /// From where each node was reached.
     seen: BTreeMap<Node, (Node, Box<str>)>,
-    open: VecDeque<(Node, Edges<'a>)>,
+    open: VecDeque<Node>,
+    /// The one whose edges are looked at.
+    present: Option<(Node, Edges<'a>)>,
+    read: Read,
+}
+
+/// What has been read of each line. Whoever is in the way of one is in the way of all behind it that want the same: so
+/// no place is read again for each of those, and a search costs the lines it comes through, not their squares.
+///
+/// Not noted is what was read for a session that holds what it waits for, since it is not in its own way. There is at
+/// most one of those in a line.
+#[derive(Default)]
+struct Read {
+    holders: BTreeSet<(Box<str>, bool)>,
+    /// By lock and whether for one that shares: up to where from the front, or down to where from the end.
+    waiters: BTreeMap<(Box<str>, bool), Key>,
+    /// Likewise, for claims on several locks.
+    together: BTreeMap<(Box<str>, bool), Key>,
 }
 
 /// Refuse what was just done if the session now waits for itself.
@@ -105,26 +122,32 @@ pub(super) fn check(view: View<'_>, session: SessionId) -> Result<(), Refusal> {
 }
 
 impl<'a> Search<'a> {
-    fn new(view: View<'a>, start: &Node, edges: fn(View<'a>, &Node) -> Edges<'a>) -> Self {
-        let open = VecDeque::from([(start.clone(), edges(view, start))]);
-        Self { edges, view, seen: BTreeMap::new(), open }
+    fn new(view: View<'a>, start: &Node, edges: fn(View<'a>, &Node, &mut Read) -> Edges<'a>) -> Self {
+        let (open, present) = (VecDeque::from([start.clone()]), None);
+        Self { edges, view, seen: BTreeMap::new(), open, present, read: Read::default() }
     }
 
     /// Look at one more edge.
     fn step(&mut self) -> Looked {
-        while let Some((from, edges)) = self.open.front_mut() {
+        loop {
+            let Some((from, edges)) = &mut self.present else {
+                // Only now: what those before it read is read.
+                let Some(node) = self.open.pop_front() else { return Looked::Done };
+                let edges = (self.edges)(self.view, &node, &mut self.read);
+                self.present = Some((node, edges));
+                continue;
+            };
             let Some(edge) = edges.next() else {
-                self.open.pop_front();
+                self.present = None;
                 continue;
             };
             let Some((node, lock)) = edge.filter(|(node, _)| !self.seen.contains_key(node)) else {
                 return Looked::Nowhere;
             };
             self.seen.insert(node.clone(), (from.clone(), lock));
-            self.open.push_back((node.clone(), (self.edges)(self.view, &node)));
+            self.open.push_back(node.clone());
             return Looked::New(node);
         }
-        Looked::Done
     }
 
     /// The nodes from where one was reached back to the start, each with the lock of the edge.
@@ -135,7 +158,7 @@ impl<'a> Search<'a> {
 }
 
 /// Whom a node waits for.
-fn ahead<'a>(view: View<'a>, node: &Node) -> Edges<'a> {
+fn ahead<'a>(view: View<'a>, node: &Node, read: &mut Read) -> Edges<'a> {
     let (session, first) = match node {
         Node::Session(session) => {
             let claim = move |key| match claim(view, key)? {
@@ -146,14 +169,24 @@ fn ahead<'a>(view: View<'a>, node: &Node) -> Edges<'a> {
         }
         Node::Claim(session, first) => (*session, first),
     };
-    Box::new(places(view, session, first).flat_map(move |(name, key, waiter)| {
+    let mut edges: Vec<Edges<'a>> = Vec::new();
+    for (name, key, waiter) in places(view, session, first) {
         let (lock, mode, of) = (Lock::new(&name), waiter.terms, name.clone());
-        let holders = lock.holds(view).map(move |(_, hold)| {
-            let blocks = hold.session != session && !mode.joins(Some(hold.terms));
-            blocks.then(|| (Node::Session(hold.session), of.clone()))
-        });
-        let waiters = lock.waiters(view).take_while(move |(other, _)| **other < key);
-        holders.chain(waiters.map(move |(_, other)| {
+        let line = (name.clone(), mode == Mode::Shared);
+        if !read.holders.contains(&line) {
+            let holds = matches!(lock.claim(view, session), Some(Claimed::Hold(_)));
+            if !holds {
+                read.holders.insert(line.clone());
+            }
+            edges.push(Box::new(lock.holds(view).map(move |(_, hold)| {
+                let blocks = hold.session != session && !mode.joins(Some(hold.terms));
+                blocks.then(|| (Node::Session(hold.session), of.clone()))
+            })));
+        }
+        let from = read.waiters.get(&line).cloned().unwrap_or_else(|| lock.front());
+        let waiters = lock.waiters_between(view, &from, Some(&key));
+        read.waiters.insert(line, from.max(key));
+        edges.push(Box::new(waiters.map(move |(_, other)| {
             if !mode.joins(Some(other.terms)) {
                 Some((Node::Session(other.session), name.clone()))
             } else if other.together.is_empty() {
@@ -161,38 +194,48 @@ fn ahead<'a>(view: View<'a>, node: &Node) -> Edges<'a> {
             } else {
                 Some((other.node(&name), name.clone()))
             }
-        }))
-    }))
+        })));
+    }
+    Box::new(edges.into_iter().flatten())
 }
 
 /// Who waits for a node.
-fn behind<'a>(view: View<'a>, node: &Node) -> Edges<'a> {
+fn behind<'a>(view: View<'a>, node: &Node, read: &mut Read) -> Edges<'a> {
+    let mut edges: Vec<Edges<'a>> = Vec::new();
     let (session, first) = match node {
         Node::Session(session) => {
             let session = *session;
-            let own = view.attached_under(session, &[FAMILY.0]).filter_map(move |key| claim(view, key));
-            return Box::new(own.flat_map(move |(name, claim)| {
+            for (name, claim) in
+                view.attached_under(session, &[FAMILY.0]).filter_map(move |key| claim(view, key))
+            {
+                // To have looked at a claim is a step of its own.
+                edges.push(Box::new(std::iter::once(None)));
                 let (mode, place) = match claim {
                     Claim::Holds(hold) => (hold.terms, None),
                     Claim::Waits(place, waiter) => (waiter.terms, Some(place)),
                 };
-                let waiters = behind_in(view, &name, place).map(move |waiter| {
+                let both = place.is_none() && Lock::new(&name).waiter(view, session).is_some();
+                let mut unnoted = BTreeMap::new();
+                let known = if both { &mut unnoted } else { &mut read.waiters };
+                let waiters = behind_in(view, &name, place, mode, known).map(move |waiter| {
                     let waits = waiter.session != session && !waiter.terms.joins(Some(mode));
                     waits.then(|| (waiter.node(&name), name.as_str().into()))
                 });
-                // To have looked at a claim is a step of its own.
-                std::iter::once(None).chain(waiters)
-            }));
+                edges.push(Box::new(waiters));
+            }
+            return Box::new(edges.into_iter().flatten());
         }
         Node::Claim(session, first) => (*session, first),
     };
-    let of_session = Some((Node::Session(session), first.clone()));
-    let together = places(view, session, first).filter(|(_, _, waiter)| !waiter.together.is_empty());
-    Box::new(std::iter::once(of_session).chain(together.flat_map(move |(name, key, waiter)| {
-        behind_in(view, &name, Some(&key)).map(move |other| {
+    edges.push(Box::new(std::iter::once(Some((Node::Session(session), first.clone())))));
+    for (name, key, waiter) in places(view, session, first).filter(|(.., waiter)| !waiter.together.is_empty())
+    {
+        let others = behind_in(view, &name, Some(&key), waiter.terms, &mut read.together);
+        edges.push(Box::new(others.map(move |other| {
             other.terms.joins(Some(waiter.terms)).then(|| (other.node(&name), name.clone()))
-        })
-    })))
+        })));
+    }
+    Box::new(edges.into_iter().flatten())
 }
 
 enum Claim<'a> {
@@ -228,15 +271,21 @@ fn places<'a>(
     })
 }
 
-/// Who waits for a lock, or who does behind a place, the last one first.
+/// Who waits for a lock, or who does behind a place, the last one first; as far as it is not known for this mode.
 fn behind_in<'a>(
     view: View<'a>,
     name: &str,
     place: Option<&Key>,
+    mode: Mode,
+    known: &mut BTreeMap<(Box<str>, bool), Key>,
 ) -> impl Iterator<Item = Waiter<Mode>> + use<'a> {
-    let place = place.cloned();
-    let line = Lock::new(name).waiters(view).rev();
-    line.take_while(move |(key, _)| place.as_ref().is_none_or(|place| *key > place)).map(|(_, waiter)| waiter)
+    let lock = Lock::new(name);
+    let next = |place: &Key| Key::new(FAMILY, &[place.name(), &[0]].concat());
+    let (start, line) = (place.map_or_else(|| lock.front(), next), (name.into(), mode == Mode::Shared));
+    let end = known.get(&line).cloned();
+    let unread = lock.waiters_between(view, &start, end.as_ref()).rev();
+    known.insert(line, end.map_or(start.clone(), |end| end.min(start)));
+    unread.map(|(_, waiter)| waiter)
 }
 
 impl Waiter<Mode> {

@@ -29,7 +29,7 @@ pub struct Hold {
     pub expire_at_once: bool,
 }
 
-/// Finding a place costs the places ahead of it: so those far behind look as much more rarely, and all of a line
+/// Finding a place costs the way to the nearer end of the line: so those far behind look as much more rarely, and all of a line
 /// together cost the same however long it is. In between they are told what they were told before.
 const COUNT_EVERY: Duration = Duration::from_millis(5);
 
