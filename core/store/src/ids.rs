@@ -1,6 +1,8 @@
 //! Newtypes for every identity and unit that crosses the store's border.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
@@ -91,35 +93,57 @@ impl Family {
 }
 
 /// A key: the family byte, then the name (any bytes, 1..=512 of them in the KV family). Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Arc<[u8]>);
+///
+/// A key is compared many times for each time it is made, mostly in ordered maps of many: a short one is stored in
+/// place, so that comparing it touches no other memory.
+#[derive(Clone)]
+pub struct Key(Stored);
+
+/// Longest key stored in place: what fits beside its length into four words.
+const IN_PLACE: usize = 30;
+
+#[derive(Clone)]
+enum Stored {
+    InPlace(u8, [u8; IN_PLACE]),
+    Shared(Arc<[u8]>),
+}
 
 impl Key {
     /// The key `name` of `family`.
     #[must_use]
     pub fn new(family: Family, name: &[u8]) -> Self {
+        if name.len() < IN_PLACE {
+            let mut bytes = [0; IN_PLACE];
+            bytes[0] = family.0;
+            bytes[1..=name.len()].copy_from_slice(name);
+            return Self(Stored::InPlace(name.len().to_le_bytes()[0] + 1, bytes));
+        }
         let mut bytes = Vec::with_capacity(name.len() + 1);
         bytes.push(family.0);
         bytes.extend_from_slice(name);
-        Self(bytes.into())
+        Self(Stored::Shared(bytes.into()))
     }
 
     /// The family it belongs to.
     #[must_use]
     pub fn family(&self) -> Family {
-        Family(self.0[0])
+        Family(self.as_bytes()[0])
     }
 
     /// The name within the family.
     #[must_use]
     pub fn name(&self) -> &[u8] {
-        &self.0[1..]
+        &self.as_bytes()[1..]
     }
 
     /// Family byte and name together: the sort order of the store.
     #[must_use]
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Stored::InPlace(length, bytes) => &bytes[..usize::from(*length)],
+            Stored::Shared(bytes) => bytes,
+        }
     }
 
     /// The first key after all that start with `prefix` (family byte first); `None` if nothing can follow.
@@ -129,25 +153,53 @@ impl Key {
         let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
         let mut bytes = prefix[..=last].to_vec();
         bytes[last] += 1;
-        Some(Self(bytes.into()))
+        Self::from_bytes(&bytes)
     }
 
     /// A key from its stored bytes; `None` if there is no family byte.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        (!bytes.is_empty()).then(|| Self(bytes.into()))
+        let (family, name) = bytes.split_first()?;
+        Some(Self::new(Family(*family), name))
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+/// As its bytes: it can be looked up by them.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
 impl std::borrow::Borrow<[u8]> for Key {
     fn borrow(&self) -> &[u8] {
-        &self.0
+        self.as_bytes()
     }
 }
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.escape_ascii())
+        write!(f, "{}", self.as_bytes().escape_ascii())
     }
 }
 
@@ -157,7 +209,7 @@ impl<C> Encode<C> for Key {
         e: &mut minicbor::Encoder<W>,
         _: &mut C,
     ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        e.bytes(&self.0)?.ok()
+        e.bytes(self.as_bytes())?.ok()
     }
 }
 
@@ -222,5 +274,33 @@ impl<C> Encode<C> for Value {
 impl<'b, C> Decode<'b, C> for Value {
     fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
         Ok(Self(d.bytes()?.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{BuildHasher, RandomState};
+
+    use super::*;
+
+    #[test]
+    fn keys_are_their_bytes_whether_in_place_or_not() {
+        assert_eq!(size_of::<Key>(), 32);
+        let names: Vec<Vec<u8>> = (0..IN_PLACE + 3)
+            .flat_map(|length| [0, 7, u8::MAX].map(|byte| vec![byte; length]))
+            .chain([b"a/".repeat(20), b"a/".repeat(21)])
+            .collect();
+        let (keys, hasher): (Vec<_>, _) =
+            (names.iter().map(|name| Key::new(Family::KV, name)).collect(), RandomState::new());
+        for (key, name) in keys.iter().zip(&names) {
+            assert_eq!((key.family(), key.name()), (Family::KV, &name[..]));
+            assert_eq!(Key::from_bytes(key.as_bytes()).as_ref(), Some(key));
+            assert_eq!(hasher.hash_one(key), hasher.hash_one(key.as_bytes()));
+            for other in &keys {
+                assert_eq!(key.cmp(other), key.as_bytes().cmp(other.as_bytes()));
+                assert_eq!(key == other, key.as_bytes() == other.as_bytes());
+            }
+        }
+        assert_eq!(Key::from_bytes(&[]), None);
     }
 }
