@@ -1,10 +1,10 @@
 //! ① One request on its way through: who asks, for what, until when.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::Request;
 use coracle_api::{Code, Problem, Span};
 use coracle_store::command::Condition;
 use coracle_store::{Action, Command, Idempotency, Operation, Principal, Reply, Revision, SessionId, limits};
@@ -306,36 +306,4 @@ pub fn essence(headers: &HeaderMap) -> Option<String> {
 /// How long a coarse wait for a request body may take.
 pub fn body_timeout(edge: &Edge) -> Duration {
     edge.config.body_timeout.as_duration()
-}
-
-impl FromRequest<Edge> for Call {
-    type Rejection = Refused;
-
-    async fn from_request(mut request: Request, edge: &Edge) -> Answer<Self> {
-        let front = request.extensions_mut().remove::<Front>();
-        let (peer, admitted) =
-            front.map_or_else(|| (Arc::new(Peer::anonymous()), None), |f| (f.peer, f.admitted.take()));
-        Self::new(edge.clone(), request, peer, admitted)
-    }
-}
-
-/// What the front door knows, on its way to the handler.
-#[derive(Clone)]
-pub struct Front {
-    pub peer: Arc<Peer>,
-    pub admitted: AdmittedSlot,
-}
-
-/// Extensions must be `Clone`; the permit is moved out by whoever takes it first.
-#[derive(Clone)]
-pub struct AdmittedSlot(Arc<Mutex<Option<Admitted>>>);
-
-impl AdmittedSlot {
-    pub fn new(admitted: Option<Admitted>) -> Self {
-        Self(Arc::new(Mutex::new(admitted)))
-    }
-
-    fn take(self) -> Option<Admitted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
 }

@@ -4,14 +4,14 @@
 //! nothing is served undocumented and nothing documented is missing. Sets of parameters that go together have one word
 //! each: `reads`, `waits`, `watches`, `pages`, `trio`, `changes`.
 
-use axum::handler::Handler;
-use axum::routing::{MethodFilter, MethodRouter, on};
 use coracle_api::{Code, Frame};
 use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
+use super::call::Call;
 use super::params::{self, Param};
-use crate::edge::Edge;
+use super::problem::Answer;
+use super::router::Handler;
 
 /// Asks a generator for the schema of one type.
 pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -41,7 +41,7 @@ pub struct Endpoint {
     pub method: Method,
     /// As the router takes it: `/v1/kv/{*key}`.
     pub path: &'static str,
-    pub handler: MethodRouter<Edge>,
+    pub handler: Handler,
     /// `operationId`, where it does not follow from the path.
     pub name: &'static str,
     pub summary: &'static str,
@@ -69,15 +69,15 @@ pub struct Family {
     pub rows: Vec<Endpoint>,
 }
 
-fn row<H, T>(method: Method, filter: MethodFilter, path: &'static str, handler: H) -> Endpoint
+fn row<H, F>(method: Method, path: &'static str, handler: H) -> Endpoint
 where
-    H: Handler<T, Edge>,
-    T: 'static,
+    H: Fn(Call) -> F + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
 {
     Endpoint {
         method,
         path,
-        handler: on(filter, handler),
+        handler: Box::new(move |call| Box::pin(handler(call))),
         name: "",
         summary: "",
         more: "",
@@ -95,12 +95,12 @@ where
 
 macro_rules! methods {
     ($($name:ident $method:ident;)*) => {
-        $(pub fn $name<H, T>(path: &'static str, handler: H) -> Endpoint
+        $(pub fn $name<H, F>(path: &'static str, handler: H) -> Endpoint
         where
-            H: Handler<T, Edge>,
-            T: 'static,
+            H: Fn(Call) -> F + Send + Sync + 'static,
+            F: Future<Output = Answer> + Send + 'static,
         {
-            row(Method::$method, MethodFilter::$method, path, handler)
+            row(Method::$method, path, handler)
         })*
     };
 }

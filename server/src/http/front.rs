@@ -1,26 +1,25 @@
 //! ① ⑦ The front door: what every request passes on its way in, and every answer on its way out.
 
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use coracle_api::{Code, PROBLEM_JSON, Problem};
 use coracle_store::Store;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
-use tower::ServiceExt;
+use http_body::Body as _;
 
-use super::call::{AdmittedSlot, Call, Front, Peer};
+use super::call::{Call, Peer};
 use super::problem::{Answer, Carried, Refused, retry_after};
 use super::respond::{LEADER, MEMBER, REQUEST_ID, REVISION};
-use super::{json, kv, respond};
-use crate::edge::{Admitted, Edge};
+use super::router::{self, Handled};
+use super::{json, respond};
+use crate::edge::Edge;
 
 /// Marks a request whose head gives both a length and a transfer coding.
 #[derive(Clone, Copy)]
@@ -28,46 +27,32 @@ pub struct Ambiguous;
 
 /// The whole HTTP service of a node; clones are cheap.
 #[derive(Clone)]
-pub struct Service {
-    edge: Edge,
-    routes: Router,
-}
+pub struct Service(Edge);
 
 impl Service {
     #[must_use]
     pub fn new(edge: Edge) -> Self {
-        Self { routes: super::routes(edge.clone()), edge }
+        Self(edge)
     }
 
     /// Answer one request. Never fails, never panics: a panic of a handler is answered with `internal`.
     pub async fn answer(self, request: Request, peer: Arc<Peer>) -> Response {
         let started = Instant::now();
-        let edge = self.edge.clone();
+        let Self(edge) = self;
         let id = RequestId::next();
         let method = request.method().clone();
         let ambiguous = request.extensions().get::<Ambiguous>().is_some();
-        let mut route = "";
-        // Boxed: hyper keeps the place of this future for as long as the connection lives, and most of them are idle.
-        let handled: Pin<Box<dyn Future<Output = Response> + Send>> = match self.admitted(&request, &peer) {
-            Err(refused) => Box::pin(async { refused.into_response() }),
-            // The hot path goes around the router; the table there names it all the same.
-            Ok(admitted) if is_kv(request.uri().path()) => {
-                route = "/v1/kv";
-                Box::pin(kv_call(self.edge, request, peer, admitted))
-            }
-            Ok(admitted) => {
-                route = super::route_of(request.uri().path());
-                Box::pin(self.routed(request, peer, admitted))
-            }
-        };
+        let (route, handled) = handled(&edge, request, peer);
         let mut response = sound(&id, handled).await;
         // What handled the request is gone by now: one that waits keeps only what its answer needs.
         while let Some(pending) = respond::pending(&mut response) {
-            let answered = async { pending.await.into_response() };
-            response = sound(&id, answered).await;
+            response = sound(&id, pending).await;
         }
         if let Some(Carried(problem)) = response.extensions_mut().remove::<Carried>() {
-            response = written(&edge, *problem, &id, response);
+            response = written(&edge, *problem, &id);
+        }
+        if method == Method::HEAD {
+            response = without_body(response);
         }
         let headers = response.headers_mut();
         if ambiguous {
@@ -87,40 +72,41 @@ impl Service {
         edge.metrics.answered(route, &method, response.status(), started.elapsed());
         response
     }
-
-    fn admitted(&self, request: &Request, peer: &Peer) -> Answer<Admitted> {
-        check(&self.edge, request, peer)?;
-        self.edge.admit(frees(request.method(), request.uri().path()))
-    }
-
-    async fn routed(self, mut request: Request, peer: Arc<Peer>, admitted: Admitted) -> Response {
-        request.extensions_mut().insert(Front { peer, admitted: AdmittedSlot::new(Some(admitted)) });
-        let Ok(response) = self.routes.oneshot(request).await;
-        response
-    }
 }
 
-async fn kv_call(edge: Edge, request: Request, peer: Arc<Peer>, admitted: Admitted) -> Response {
-    let answer = match Call::new(edge, request, peer, Some(admitted)) {
-        Ok(call) => kv::serve(call).await,
-        Err(refused) => Err(refused),
+/// The answer under way, and the route it is counted under.
+fn handled(edge: &Edge, request: Request, peer: Arc<Peer>) -> (&'static str, Handled) {
+    let admitted =
+        check(edge, &request, &peer).and_then(|()| edge.admit(frees(request.method(), request.uri().path())));
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let (route, handled) = match admitted {
+        Ok(admitted) => {
+            router::lead(&method, uri.path(), || Call::new(edge.clone(), request, peer, Some(admitted)))
+        }
+        Err(refused) => ("", Err(refused)),
     };
-    answer.into_response()
+    (route, handled.unwrap_or_else(|refused| Box::pin(std::future::ready(Err(refused)))))
 }
 
 /// The response, whatever happens.
-async fn sound(id: &RequestId, answer: impl Future<Output = Response>) -> Response {
-    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
+async fn sound(id: &RequestId, answer: Handled) -> Response {
+    let answered = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
         let message =
             panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         tracing::error!(request = %id, panic = message.unwrap_or("unknown"), "a request handler panicked");
         let detail = "an unexpected error; it is in the log of this node";
-        Refused::from(Problem::new(Code::Internal, detail)).into_response()
-    })
+        Err(Problem::new(Code::Internal, detail).into())
+    });
+    answered.into_response()
 }
 
-fn is_kv(path: &str) -> bool {
-    path.strip_prefix("/v1/kv").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+/// The answer to HEAD: as to GET, with the length of what is not sent.
+fn without_body(response: Response) -> Response {
+    let (mut head, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        head.headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from(length));
+    }
+    Response::from_parts(head, Body::empty())
 }
 
 /// What gives resources back is taken even at overload, and so is what operators look at.
@@ -198,7 +184,7 @@ fn same_origin(headers: &HeaderMap, host: Option<&str>, peer: &Peer) -> Answer<(
 }
 
 /// A problem as a response, with what only the front door knows.
-fn written(edge: &Edge, mut problem: Problem, id: &RequestId, carrier: Response) -> Response {
+fn written(edge: &Edge, mut problem: Problem, id: &RequestId) -> Response {
     problem.instance = Some(format!("/requests/{id}"));
     if problem.revision.is_none() {
         problem.revision = Some(edge.node.read(Store::revision).0);
@@ -212,9 +198,6 @@ fn written(edge: &Edge, mut problem: Problem, id: &RequestId, carrier: Response)
     *response.status_mut() =
         StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    // Such as `Allow`, which the router has found out.
-    headers.extend(carrier.into_parts().0.headers);
-    headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
     headers.insert(REVISION, HeaderValue::from(problem.revision.unwrap_or_default()));
     if let Some(after) = retry_after(problem.code) {
@@ -226,21 +209,6 @@ fn written(edge: &Edge, mut problem: Problem, id: &RequestId, carrier: Response)
         headers.insert(header::ALLOW, allowed);
     }
     response
-}
-
-/// Nothing is at this path.
-pub async fn no_route(uri: Uri) -> Refused {
-    Problem::new(Code::RouteNotFound, format!("there is nothing at this path path={:?}", uri.path())).into()
-}
-
-/// The path does not take this method; the router adds `Allow`.
-pub async fn no_method(method: Method, path: Option<MatchedPath>) -> Refused {
-    let shown = path.as_ref().map_or("", |path| path.as_str());
-    Problem::new(
-        Code::MethodNotAllowed,
-        format!("the path does not take this method method={method} path={shown}"),
-    )
-    .into()
 }
 
 /// Identity of a request: a UUID of version 7, as text only where it is shown.
@@ -284,11 +252,6 @@ mod tests {
             (0..1000).map(|_| RequestId::next().to_string()).collect();
         assert_eq!(ids.len(), 1000);
         assert!(ids.iter().all(|id| id.as_bytes()[14] == b'7' && id.len() == 36));
-    }
-
-    #[test]
-    fn the_hot_path_is_that_of_keys() {
-        assert!(is_kv("/v1/kv") && is_kv("/v1/kv/") && is_kv("/v1/kv//a") && !is_kv("/v1/kvx"));
     }
 
     #[test]
