@@ -260,6 +260,11 @@ impl<T: Terms> Line<T> {
         }
     }
 
+    /// At most so many keys are there, of whatever part. None: nobody holds, nobody waits, nothing else is known of it.
+    pub fn has_at_most(&self, view: View<'_>, keys: usize) -> bool {
+        view.scan(T::FAMILY, &self.prefix[1..]).nth(keys).is_none()
+    }
+
     /// Nobody holds and nobody waits.
     pub fn is_idle(&self, view: View<'_>) -> bool {
         self.holds(view).next().is_none() && self.waiters(view).next().is_none()

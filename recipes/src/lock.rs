@@ -29,7 +29,7 @@ use coracle_store::{
 };
 use minicbor::{Decode, Encode};
 
-use crate::line::{Claimed, Line, Part, Terms};
+use crate::line::{Claimed, Counts, Line, Part, Terms};
 use crate::{Described, bounded, line, names};
 use coracle_store::limits::NAME_BYTES;
 
@@ -391,6 +391,12 @@ fn release(txn: &mut Txn<'_>, claim: &Claim) -> Result<Outcome, StoreRefusal> {
         let hold = Hold { count: ended.count - 1, ..ended };
         lock.set_hold(txn, &hold);
         return Ok(Outcome::StillHeld(hold));
+    }
+    if lock.has_at_most(txn.view(), 1) {
+        // Nobody waits and nothing is configured: with the hold goes the lock.
+        lock.end(txn, &mut Counts::default(), &ended, Cause::Command)?;
+        config::clear_overdue(txn, &lock, &ended);
+        return Ok(Outcome::Freed(vec![ended], Vec::new()));
     }
     advance::end(txn, &lock, &ended, Cause::Command)?;
     Ok(Outcome::Freed(vec![ended], advance::advance(txn, lock)))

@@ -8,7 +8,7 @@ use super::advance::{self, ARRIVES, CONVERTS};
 use super::{Acquire, AcquireMany, Hold, Lock, Mode, Outcome, Refusal, TOGETHER, WAITERS, config, cycle};
 use crate::Turn;
 use crate::bounded;
-use crate::line::{Claimed, Waiter};
+use crate::line::{Claimed, Counts, Waiter};
 
 pub(super) fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, StoreRefusal> {
     let Acquire { lock: name, mode, attach, owner, meta, wait, reentrant, convert: _ } = wanted;
@@ -40,9 +40,12 @@ pub(super) fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, Sto
         None => {}
     }
     alive(view, &attach, session)?;
-    let mut counts = lock.counts(view);
-    let closed = config::closed(&lock, view);
-    let held = advance::mode(&lock, view);
+    // One look tells of most locks that there is nothing to look at.
+    let (mut counts, closed, held) = if lock.has_at_most(view, 0) {
+        (Counts::default(), None, None)
+    } else {
+        (lock.counts(view), config::closed(&lock, view), advance::mode(&lock, view))
+    };
     let free = counts.waiting == 0 && mode.joins(held) && closed.is_none();
     if !free && !wait {
         return Err(match closed {

@@ -50,6 +50,9 @@ pub(super) fn farther(one: Place, other: Place) -> Place {
 
 /// Grant outside of the line.
 pub(super) fn grant(txn: &mut Txn<'_>, lock: &Lock, waiter: Waiter<Mode>) -> Hold {
+    if lock.has_at_most(txn.view(), 0) {
+        return lock.grant(txn, &mut Counts::default(), waiter);
+    }
     let mut counts = lock.counts(txn.view());
     let hold = lock.grant(txn, &mut counts, waiter);
     lock.set_counts(txn, counts);
