@@ -109,3 +109,24 @@ pub struct Version {
     /// Version of the API, `v1`.
     pub api: String,
 }
+
+/// A hash of the whole state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StateHash {
+    pub revision: u64,
+    pub hash: String,
+    /// The node that answers.
+    pub member_id: String,
+    /// Another replica has another hash at the same revision.
+    pub diverged: bool,
+}
+
+/// Answer of a compaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct HistoryCompacted {
+    /// Changes up to this revision are forgotten.
+    pub compact_revision: u64,
+    pub revision: u64,
+}

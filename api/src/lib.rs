@@ -10,6 +10,7 @@ mod barrier;
 mod cluster;
 mod code;
 mod counter;
+mod delivery;
 mod election;
 mod fence;
 mod frame;
@@ -36,9 +37,12 @@ mod txn;
 mod value;
 
 pub use barrier::{Barrier, BarrierConfig, BarrierKind, Entered, Entering, Gate, Leaving, Party};
-pub use cluster::{Cluster, Member, MemberAdd, MemberAdded, MemberState, Role, Version};
+pub use cluster::{
+    Cluster, HistoryCompacted, Member, MemberAdd, MemberAdded, MemberState, Role, StateHash, Version,
+};
 pub use code::{Code, Effect, Retry, UnknownCode};
 pub use counter::{Counted, Counter};
+pub use delivery::{Overflow, Receipts, Settled, SettledMany};
 pub use election::{Candidate, Elected, Election, Leader, Resigned};
 pub use fence::{Fence, FencePassed};
 pub use frame::{ByeReason, Event, Frame, HoldFrame};
@@ -67,9 +71,9 @@ pub use session::{
 pub use size::{ByteSize, InvalidByteSize};
 pub use span::{InvalidSpan, Span};
 pub use topic::{
-    DeadLetter, Gap, PublishBatch, PublishItem, Published, SettledReceipt, Subscription, SubscriptionConfig,
+    DeadLetter, Gap, PublishBatch, PublishItem, Published, Subscription, SubscriptionConfig,
     SubscriptionMode, Topic, TopicConfig, TopicDeleted, TopicDelivery, TopicFrame, TopicMessage,
-    TopicMessages, TopicOverflow, TopicReceipts, TopicReceived, TopicSettled,
+    TopicMessages, TopicReceived,
 };
 pub use txn::{
     Compare, Comparison, Condition, Holding, Operation, OperationResult, Outgoing, Txn, TxnResult,

@@ -24,6 +24,8 @@ pub struct Limits {
     pub session_ttl_max: Span,
     pub holds_per_session_max: u64,
     pub waiters_per_object_max: u64,
+    /// Requests that wait at one node.
+    pub waiting_requests_max: u64,
     pub instances_per_service_max: u64,
     /// Instances of one pick.
     pub pick_instances_max: u64,
@@ -60,6 +62,7 @@ pub struct Limits {
     pub idempotency_key_bytes_max: u64,
     /// How long the first result of an `Idempotency-Key` is remembered.
     pub idempotency_retention: Span,
+    /// Streams of one node.
     pub streams_max: u64,
     pub quota_bytes: u64,
 }

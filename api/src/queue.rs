@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub use barrier::{Barrier, BarrierMode, Delivery, Draining, Filling, Finalizer, Names, OnBreak, OnDeadline};
 pub use message::{DeadLetter, Message, MessageRole, MessageState, Send, SendMany};
 
-use crate::{Instant, SessionId, Span};
+use crate::{Instant, Overflow, SessionId, Settled, Span};
 
 /// In which order messages are delivered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,18 +22,6 @@ pub enum QueueKind {
     Priority,
     /// Items gather until a condition holds.
     Barrier,
-}
-
-/// What a full queue does with one message more.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(rename = "QueueOverflow"))]
-#[serde(rename_all = "snake_case")]
-pub enum Overflow {
-    #[default]
-    Reject,
-    /// The oldest ready message of the lowest priority goes to the dead letters.
-    DropOldest,
 }
 
 /// The delay after the n-th failed delivery: `min` times `factor` to the n-1, at most `max`.
@@ -76,6 +64,7 @@ pub struct QueueConfig {
     /// Messages in all, those in flight included; as many as the quota allows unless configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<u64>,
+    /// Of `max_length`: `reject` unless configured.
     pub overflow: Overflow,
     /// How long a `dedup_id` is known, default 5 m.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -208,8 +197,8 @@ pub enum SentOneOrMany {
 pub struct Received {
     pub items: Vec<Message>,
     /// What became of the `acks` of the request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub acks: Option<Vec<Settled>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acks: Vec<Settled>,
     /// The session the deliveries depend on, if there is one, and how long it is good for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
@@ -222,37 +211,6 @@ pub struct Received {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
     pub revision: u64,
-}
-
-/// `{"receipts":[..]}`, where a query would be too long.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(rename = "QueueReceipts"))]
-#[serde(deny_unknown_fields, default)]
-pub struct Receipts {
-    pub receipts: Vec<String>,
-}
-
-/// Answer of ack, nack and renew: one item a receipt, in their order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(rename = "QueueSettledMany"))]
-pub struct SettledMany {
-    pub items: Vec<Settled>,
-    /// Of a renew: how long the deliveries are invisible from now on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub visibility: Option<Span>,
-    pub revision: u64,
-}
-
-/// What became of one receipt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(rename = "QueueSettled"))]
-pub struct Settled {
-    pub receipt: String,
-    /// False: the receipt was stale, and nothing was done.
-    pub ok: bool,
 }
 
 /// Answer of purge and redrive: how many messages it was.
@@ -279,15 +237,6 @@ pub struct Controlled {
     /// Its items.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    pub revision: u64,
-}
-
-/// Answer of a delete of one message or of a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct QueueDeleted {
-    /// Messages.
-    pub deleted: u64,
     pub revision: u64,
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::value::optional_members;
-use crate::{ByeReason, Instant, Problem, SessionId, Span, Value};
+use crate::{ByeReason, Instant, Overflow, Problem, SessionId, Settled, Span, Value};
 
 /// Body of `PUT /v1/topics/{topic}`. What is absent is the default; 0 is no bound.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,20 +24,9 @@ pub struct TopicConfig {
     /// Newest messages kept of each key, at most 100. 1 makes the topic a table of current values.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_per_key: Option<u64>,
+    /// Of `max_bytes` and `max_messages`: `drop_oldest` unless configured.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub overflow: Option<TopicOverflow>,
-}
-
-/// What a publish beyond `max_bytes` or `max_messages` does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum TopicOverflow {
-    /// The oldest messages make room.
-    #[default]
-    DropOldest,
-    /// It is refused.
-    Reject,
+    pub overflow: Option<Overflow>,
 }
 
 /// A topic as it is, or a pattern that has subscriptions.
@@ -153,7 +142,7 @@ pub struct TopicMessage {
     pub key: Option<String>,
     pub value: Value,
     pub headers: BTreeMap<String, String>,
-    pub expires_at: Option<Instant>,
+    pub expires: Option<Instant>,
     /// How it came here, if a subscription gave it up.
     pub dead: Option<DeadLetter>,
 }
@@ -211,14 +200,14 @@ struct MessageWire {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     headers: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    expires_at: Option<Instant>,
+    expires: Option<Instant>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     dead: Option<DeadLetter>,
 }
 
 impl From<TopicMessage> for MessageWire {
     fn from(message: TopicMessage) -> Self {
-        let TopicMessage { topic, seq, revision, time, key, value, headers, expires_at, dead } = message;
+        let TopicMessage { topic, seq, revision, time, key, value, headers, expires, dead } = message;
         let (value, value_base64, content_type) = optional_members(Some(&value));
         Self {
             receipt: None,
@@ -233,7 +222,7 @@ impl From<TopicMessage> for MessageWire {
             value_base64,
             content_type,
             headers,
-            expires_at,
+            expires,
             dead,
         }
     }
@@ -243,10 +232,10 @@ impl TryFrom<MessageWire> for TopicMessage {
     type Error = String;
 
     fn try_from(wire: MessageWire) -> Result<Self, String> {
-        let MessageWire { topic, seq, revision, time, key, headers, expires_at, dead, .. } = wire;
+        let MessageWire { topic, seq, revision, time, key, headers, expires, dead, .. } = wire;
         let members = (wire.value, wire.value_base64, wire.content_type);
         let value = Value::from_members(members).map_err(|error| error.to_string())?;
-        Ok(Self { topic, seq, revision, time, key, value, headers, expires_at, dead })
+        Ok(Self { topic, seq, revision, time, key, value, headers, expires, dead })
     }
 }
 
@@ -463,7 +452,7 @@ pub struct TopicReceived {
     pub items: Vec<TopicDelivery>,
     /// What became of `acks`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub acks: Vec<SettledReceipt>,
+    pub acks: Vec<Settled>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<Gap>,
     /// The session that the deliveries live with, if any.
@@ -471,30 +460,5 @@ pub struct TopicReceived {
     pub session: Option<SessionId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_for: Option<Span>,
-    pub revision: u64,
-}
-
-/// Body of `ack`, `nack` and `renew`, for more receipts than a query holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, default)]
-pub struct TopicReceipts {
-    pub receipts: Vec<String>,
-}
-
-/// Whether a receipt was of a current delivery.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct SettledReceipt {
-    pub receipt: String,
-    /// False: it was settled before, or the message was handed out again since; nothing was changed.
-    pub ok: bool,
-}
-
-/// What `ack`, `nack` and `renew` answer if at least one receipt was good.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct TopicSettled {
-    pub items: Vec<SettledReceipt>,
     pub revision: u64,
 }

@@ -66,7 +66,7 @@ fn topics() {
     assert_eq!(batch.items[0].value.bytes, "x");
     refused::<PublishBatch>(r#"{"items":[{"vaule":"x"}]}"#, "unknown field `vaule`");
     refused::<PublishBatch>(r#"{"items":[{"key":"x"}]}"#, "value");
-    let message = r#""topic":"orders","seq":5,"revision":41,"time":"2026-11-22T05:40:11Z","key":"a","value":{"b": 1.0},"content_type":"application/json","headers":{"trace":"1"},"expires_at":"2026-11-22T05:40:16Z""#;
+    let message = r#""topic":"orders","seq":5,"revision":41,"time":"2026-11-22T05:40:11Z","key":"a","value":{"b": 1.0},"content_type":"application/json","headers":{"trace":"1"},"expires":"2026-11-22T05:40:16Z""#;
     golden::<TopicMessage>(&format!("{{{message}}}"));
     golden::<TopicMessage>(
         r#"{"topic":"orders.dead","seq":1,"revision":43,"time":"2026-11-22T05:40:11Z","value_base64":"AP8=","content_type":"application/octet-stream","dead":{"topic":"orders","seq":5,"subject":"orders","subscription":"mailer","deliveries":5,"reason":"no such address"}}"#,
@@ -80,8 +80,8 @@ fn topics() {
     golden::<TopicReceived>(&format!(
         r#"{{"items":[{delivery}],"acks":[{{"receipt":"r1:y","ok":false}}],"session":"7587d8aa00000001","valid_for":"15s","revision":44}}"#
     ));
-    golden::<TopicSettled>(r#"{"items":[{"receipt":"r1:x","ok":true}],"revision":45}"#);
-    golden::<TopicReceipts>(r#"{"receipts":["r1:x"]}"#);
+    golden::<SettledMany>(r#"{"items":[{"receipt":"r1:x","ok":true}],"revision":45}"#);
+    golden::<Receipts>(r#"{"receipts":["r1:x"]}"#);
     golden::<SubscriptionConfig>(
         r#"{"from":"first","mode":"exclusive","filter":"a.*","visibility":"30s","max_deliveries":5,"dead_letter":"lost"}"#,
     );
@@ -250,7 +250,7 @@ fn queues() {
 #[test]
 fn txn() {
     let txn: Txn = golden(
-        r#"{"if":[{"key":"stock/7","value":"3"},{"key":"order/1","exists":false},{"key_base64":"/w==","mod_revision":9},{"key":"a","create_revision":0},{"key":"a","version":2},{"held":"locks/deploy","token":811},{"session":"7587d8aa00000001"}],"then":[{"op":"put","key":"order/1","value":"paid","content_type":"text/plain; charset=utf-8"},{"op":"put","key":"b","value_base64":"/w==","content_type":"application/octet-stream","session":"7587d8aa00000001","keep_session":true},{"op":"delete","key":"c"},{"op":"delete","prefix":"tmp/"},{"op":"release","lock":"deploy","session":"7587d8aa00000001"}],"else":[{"op":"get","key":"stock/7"}]}"#,
+        r#"{"if":[{"key":"stock/7","value":"3"},{"key":"order/1","exists":false},{"key_base64":"/w==","mod_revision":9},{"key":"a","create_revision":0},{"key":"a","version":2},{"held":"locks/deploy","token":811},{"session":"7587d8aa00000001"}],"then":[{"op":"put","key":"order/1","value":"paid","content_type":"text/plain; charset=utf-8"},{"op":"put","key":"b","value_base64":"/w==","content_type":"application/octet-stream","session":"7587d8aa00000001","keep_session":true},{"op":"delete","key":"c"},{"op":"delete","prefix":"tmp/"},{"op":"release","lock":"deploy","session":"7587d8aa00000001"},{"op":"release","semaphore":"pool","session":"7587d8aa00000001"},{"op":"release","election":"cron","session":"7587d8aa00000001","token":811}],"else":[{"op":"get","key":"stock/7"}]}"#,
     );
     assert_eq!(txn.compares.len(), 7);
     golden::<Compare>(r#"{"key":"a","version":3,"is":"greater"}"#);
@@ -289,6 +289,10 @@ fn txn() {
         (r#"{"then":[{"op":"put","key":"a","key_base64":"YQ==","value":"1"}]}"#, "exclude each other"),
         (r#"{"then":[{"op":"delete","key":"a","prefix":"a"}]}"#, "key or prefix"),
         (r#"{"then":[{"op":"release","lock":"a"}]}"#, "release needs session"),
+        (
+            r#"{"then":[{"op":"release","session":"7587d8aa00000001"}]}"#,
+            "release needs one of lock, semaphore, election",
+        ),
         (r#"{"then":[{"op":"get","key":"a"}],"then":[]}"#, "duplicate field"),
     ] {
         refused::<Txn>(body, why);
@@ -367,9 +371,11 @@ fn cluster_and_limits() {
     golden::<MemberAdd>(r#"{"name":"n4","peer":"127.0.0.1:7371","client_url":"http://127.0.0.1:7370"}"#);
     refused::<MemberAdd>(r#"{"name":"n4","peer":"a:1","client_url":"u","x":1}"#, "unknown field `x`");
     golden::<MemberAdded>(r#"{"id":"104","cluster_id":"c0ffee","members":[]}"#);
+    golden::<StateHash>(r#"{"revision":9,"hash":"00ff","member_id":"1","diverged":false}"#);
+    golden::<HistoryCompacted>(r#"{"compact_revision":7,"revision":9}"#);
     golden::<Version>(r#"{"version":"0.1.0","api":"v1"}"#);
     golden::<Limits>(
-        r#"{"key_bytes_max":512,"value_bytes_max":262144,"metadata_bytes_max":4096,"body_bytes_max":1048576,"transaction_operations_max":128,"list_items_default":100,"list_items_max":1000,"wait_max":"10m","session_ttl_min":"1s","session_ttl_default":"15s","session_ttl_max":"24h","holds_per_session_max":1000,"waiters_per_object_max":10000,"instances_per_service_max":20000,"pick_instances_max":100,"send_messages_max":1000,"receive_messages_max":100,"receive_bytes_max":1048576,"message_headers_max":32,"publish_messages_max":1000,"publish_bytes_max":1048576,"messages_per_key_max":100,"subscriptions_per_topic_max":1000,"deliveries_in_flight_max":10000,"generation_items_max":100000,"generation_ids_max":1000,"parties_per_barrier_max":10000,"count_per_latch_max":1000000000,"declared_members_max":1000,"members_per_group_max":10000,"slots_per_group_max":1000,"locks_together_max":32,"lock_delay_max":"1m","semaphore_permits_max":1000000,"election_value_bytes_max":65536,"idempotency_key_bytes_max":255,"idempotency_retention":"1h","streams_max":10000,"quota_bytes":2147483648}"#,
+        r#"{"key_bytes_max":512,"value_bytes_max":262144,"metadata_bytes_max":4096,"body_bytes_max":1048576,"transaction_operations_max":128,"list_items_default":100,"list_items_max":1000,"wait_max":"10m","session_ttl_min":"1s","session_ttl_default":"15s","session_ttl_max":"24h","holds_per_session_max":1000,"waiters_per_object_max":10000,"waiting_requests_max":10000,"instances_per_service_max":20000,"pick_instances_max":100,"send_messages_max":1000,"receive_messages_max":100,"receive_bytes_max":1048576,"message_headers_max":32,"publish_messages_max":1000,"publish_bytes_max":1048576,"messages_per_key_max":100,"subscriptions_per_topic_max":1000,"deliveries_in_flight_max":10000,"generation_items_max":100000,"generation_ids_max":1000,"parties_per_barrier_max":10000,"count_per_latch_max":1000000000,"declared_members_max":1000,"members_per_group_max":10000,"slots_per_group_max":1000,"locks_together_max":32,"lock_delay_max":"1m","semaphore_permits_max":1000000,"election_value_bytes_max":65536,"idempotency_key_bytes_max":255,"idempotency_retention":"1h","streams_max":10000,"quota_bytes":2147483648}"#,
     );
 }
 

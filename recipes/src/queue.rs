@@ -57,6 +57,7 @@ use keys::{Keys, Part};
 pub use keys::{MessageId, Ticket};
 pub use look::{
     Consumer, Item, Messages, Standing, State, Statistics, Turn, consumers, flights, message, messages,
+    moved, of_messages, said,
 };
 pub use operation::{
     Backoff, Config, Header, Kind, Message, Nack, Operation, Overflow, Receipt, Receipts, Receive, Send,

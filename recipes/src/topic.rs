@@ -149,7 +149,7 @@ pub enum Outcome {
     Received(#[n(0)] Received),
     /// For each receipt, whether it was of a current delivery.
     #[n(6)]
-    Settled(#[n(0)] Vec<bool>),
+    Settled(#[n(0)] Vec<bool>, #[n(1)] Option<Millis>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -291,10 +291,10 @@ pub(crate) fn selection(name: &str) -> Selection {
 fn publish(txn: &mut Txn<'_>, publish: Publish) -> Result<Outcome, StoreRefusal> {
     let Publish { topic: name, messages, expect_last_seq } = publish;
     check_topic(&name)?;
-    bounded("messages", messages.len(), 1, BATCH)?;
+    bounded("publish_messages", messages.len(), 1, BATCH)?;
     messages.iter().try_for_each(check_draft)?;
     let bytes: usize = messages.iter().map(|m| m.body.len() + headers_size(&m.headers)).sum();
-    bounded("batch_bytes", bytes, 0, BATCH_BYTES)?;
+    bounded("publish_bytes", bytes, 0, BATCH_BYTES)?;
     let (topic, view) = (Topic::new(&name), txn.view());
     let known = topic.log(view);
     if let Some(expected) = expect_last_seq {

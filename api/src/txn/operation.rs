@@ -19,8 +19,9 @@ pub enum Operation {
     Delete { key: Key },
     /// `{"op":"delete","prefix":"a/"}`
     DeletePrefix { prefix: Key },
-    /// `{"op":"release","lock":"deploy","session":"7587d8aa00000001"}`
-    Release { holding: Holding, session: SessionId },
+    /// `{"op":"release","lock":"deploy","session":"7587d8aa00000001"}`: what that session holds, or its place in the line;
+    /// with `token` only that grant. Also `"semaphore":"pool"` and `"election":"cron"`.
+    Release { holding: Holding, session: SessionId, token: Option<u64> },
     /// `{"op":"add","counter":"sold","delta":1}`, within `min` and `max`.
     Add { counter: String, delta: i64, min: Option<i64>, max: Option<i64> },
     /// `{"op":"send","queue":"ship","value":"order/1"}`
@@ -35,6 +36,10 @@ pub enum Operation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Holding {
     Lock(String),
+    /// All permits of the session.
+    Semaphore(String),
+    /// Leadership: it resigns.
+    Election(String),
 }
 
 /// A message on its way into a queue.
@@ -78,7 +83,13 @@ struct OperationWire {
     #[serde(skip_serializing_if = "Option::is_none")]
     lock: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    semaphore: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    election: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<SessionId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keep_session: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,7 +125,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("get", &["key"]),
     ("put", &["key", "value", "content_type", "session", "keep_session"]),
     ("delete", &["key", "prefix"]),
-    ("release", &["lock", "session"]),
+    ("release", &["lock", "semaphore", "election", "session", "token"]),
     ("add", &["counter", "delta", "min", "max"]),
     ("send", &["queue", "value", "content_type", "group", "priority", "delay", "ttl", "dedup_id"]),
     ("publish", &["topic", "value", "content_type", "message_key", "ttl"]),
@@ -151,10 +162,12 @@ impl From<Operation> for OperationWire {
                 (wire.session, wire.keep_session) = (session, keep_session.then_some(true));
             }
             Operation::DeletePrefix { prefix } => (wire.prefix, wire.prefix_base64) = prefix.to_members(),
-            Operation::Release { holding, session } => {
-                wire.session = Some(session);
+            Operation::Release { holding, session, token } => {
+                (wire.session, wire.token) = (Some(session), token);
                 match holding {
                     Holding::Lock(name) => wire.lock = Some(name),
+                    Holding::Semaphore(name) => wire.semaphore = Some(name),
+                    Holding::Election(name) => wire.election = Some(name),
                 }
             }
             Operation::Add { counter, delta, min, max } => {
@@ -193,7 +206,10 @@ impl OperationWire {
             ("value", self.value.is_some() || self.value_base64.is_some()),
             ("content_type", self.content_type.is_some()),
             ("lock", self.lock.is_some()),
+            ("semaphore", self.semaphore.is_some()),
+            ("election", self.election.is_some()),
             ("session", self.session.is_some()),
+            ("token", self.token.is_some()),
             ("keep_session", self.keep_session.is_some()),
             ("counter", self.counter.is_some()),
             ("delta", self.delta.is_some()),
@@ -247,7 +263,13 @@ impl TryFrom<OperationWire> for Operation {
                 _ => return Err("delete needs key or prefix, not both".to_owned()),
             },
             "release" => Self::Release {
-                holding: Holding::Lock(wire.lock.ok_or_else(|| needs("lock"))?),
+                holding: match (wire.lock, wire.semaphore, wire.election) {
+                    (Some(name), None, None) => Holding::Lock(name),
+                    (None, Some(name), None) => Holding::Semaphore(name),
+                    (None, None, Some(name)) => Holding::Election(name),
+                    _ => return Err("release needs one of lock, semaphore, election".to_owned()),
+                },
+                token: wire.token,
                 session: wire.session.ok_or_else(|| needs("session"))?,
             },
             "add" => Self::Add {

@@ -13,7 +13,7 @@ use crate::exit::{Failure, REFUSED, WAIT_RAN_OUT};
 #[derive(Debug, Subcommand)]
 pub enum Barrier {
     /// Make a barrier
-    #[command(after_help = "Examples:\n  coracle barrier create step --parties 3 --timeout 10m\n  \
+    #[command(after_help = "Examples:\n  coracle barrier create step --parties 3 --breaks-after 10m\n  \
                             coracle barrier create start --members api,db,web\n  \
                             coracle barrier create job --kind double --parties 5 --at-least\n  \
                             coracle barrier create go --kind gate")]
@@ -30,6 +30,13 @@ pub enum Barrier {
         /// How long to wait for the others [default: without end]
         #[arg(long, value_name = "DURATION")]
         wait: Option<Span>,
+    },
+    /// List barriers
+    #[command(after_help = "Example:\n  coracle barrier ls -o ndjson")]
+    Ls {
+        /// Only names that begin with this
+        #[arg(default_value = "")]
+        prefix: String,
     },
     /// Who is there, and who is missing
     #[command(after_help = "Example:\n  coracle barrier show step")]
@@ -68,8 +75,9 @@ pub struct Create {
     #[arg(long)]
     pub at_least: bool,
     /// Of a cyclic barrier: it breaks so long after the first has come
+    // Not --timeout, which is that of a call.
     #[arg(long, value_name = "DURATION")]
-    pub timeout: Option<Span>,
+    pub breaks_after: Option<Span>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -101,7 +109,7 @@ pub struct Enter {
 pub async fn run(connection: &Connection, barrier: Barrier) -> Result<(), Failure> {
     let client = connection.client()?;
     match barrier {
-        Barrier::Create(Create { name, kind, parties, members, at_least, timeout }) => {
+        Barrier::Create(Create { name, kind, parties, members, at_least, breaks_after: timeout }) => {
             let kind = match kind {
                 Kind::Gate => BarrierKind::Gate,
                 Kind::Cyclic => BarrierKind::Cyclic,
@@ -117,6 +125,20 @@ pub async fn run(connection: &Connection, barrier: Barrier) -> Result<(), Failur
             let leaving = client.barrier(name).leave(&id, wait).await?;
             connection.output().item(&leaving, &[("inside", leaving.inside.to_string())])?;
             if leaving.inside > 0 { Err(Failure::Exit(WAIT_RAN_OUT)) } else { Ok(()) }
+        }
+        Barrier::Ls { prefix } => {
+            let barriers = client.barriers().list(&prefix).await?;
+            let header = ["BARRIER", "KIND", "OPEN", "PARTIES", "WAITING", "INSIDE"];
+            connection.output().list(&barriers, &header, |barrier| {
+                vec![
+                    readable(barrier.name.as_bytes()),
+                    format!("{:?}", barrier.kind).to_lowercase(),
+                    barrier.open.map(|open| open.to_string()).unwrap_or_default(),
+                    barrier.parties.map(|parties| parties.to_string()).unwrap_or_default(),
+                    barrier.waiting.to_string(),
+                    barrier.inside.to_string(),
+                ]
+            })
         }
         Barrier::Show { name } => show(connection, &client.barrier(name).show().await?),
         Barrier::Open { name } => gate(connection, client.barrier(name).open().await?.open),

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use coracle_client::api::Counted;
 
+use crate::bytes_arg::readable;
 use crate::connection::Connection;
 use crate::exit::Failure;
 
@@ -11,6 +12,13 @@ pub enum Counter {
     /// Read a counter; one that nobody wrote is 0
     #[command(after_help = "Example:\n  coracle counter get sold")]
     Get { name: String },
+    /// List counters
+    #[command(after_help = "Example:\n  coracle counter ls -o ndjson")]
+    Ls {
+        /// Only names that begin with this
+        #[arg(default_value = "")]
+        prefix: String,
+    },
     /// Add to a counter
     #[command(after_help = "Examples:\n  coracle counter add sold\n  \
                             coracle counter add seats 2 --max 100      exit code 4 if there are not two left\n  \
@@ -55,6 +63,13 @@ pub async fn run(connection: &Connection, counter: Counter) -> Result<(), Failur
             let fields =
                 [("value", now.value.to_string()), ("changed by revision", now.mod_revision.to_string())];
             connection.output().item(&now, &fields)
+        }
+        Counter::Ls { prefix } => {
+            let counters = client.counters().list(&prefix).await?;
+            connection.output().list(&counters, &["COUNTER", "VALUE", "CHANGED BY"], |counter| {
+                let name = readable(counter.name.as_bytes());
+                vec![name, counter.value.to_string(), counter.mod_revision.to_string()]
+            })
         }
         Counter::Add { name, delta, min, max } => {
             let mut add = client.counter(&name).add(delta);

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 
+use crate::bytes_arg::readable;
 use crate::connection::Connection;
 use crate::exit::Failure;
 
@@ -16,6 +17,13 @@ pub enum Fence {
         /// The fencing token of whoever wants to write
         #[arg(value_name = "TOKEN")]
         of: u64,
+    },
+    /// List resources
+    #[command(after_help = "Example:\n  coracle fence ls -o ndjson")]
+    Ls {
+        /// Only names that begin with this
+        #[arg(default_value = "")]
+        prefix: String,
     },
     /// The newest token that a resource has seen
     #[command(after_help = "Example:\n  coracle fence show printer-7")]
@@ -32,6 +40,12 @@ pub async fn run(connection: &Connection, fence: Fence) -> Result<(), Failure> {
             let passed = client.fence(&resource).check(of).await?;
             let before = passed.previous.map(|token| token.to_string()).unwrap_or_default();
             connection.output().item(&passed, &[("token", passed.token.to_string()), ("before", before)])
+        }
+        Fence::Ls { prefix } => {
+            let fences = client.fences().list(&prefix).await?;
+            connection.output().list(&fences, &["RESOURCE", "TOKEN"], |fence| {
+                vec![readable(fence.name.as_bytes()), fence.token.to_string()]
+            })
         }
         Fence::Show { resource } => {
             let fence = client.fence(&resource).show().await?;

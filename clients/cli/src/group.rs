@@ -5,7 +5,7 @@ use coracle_client::api::{Group as Shown, Span, Value};
 
 use crate::bytes_arg::readable;
 use crate::connection::Connection;
-use crate::exit::{Failure, WAIT_RAN_OUT};
+use crate::exit::{CLAIM_LOST, Failure, WAIT_RAN_OUT};
 use crate::lock_run::Signals;
 use crate::output::Format;
 
@@ -22,6 +22,13 @@ pub enum Group {
         /// How long it stays when this process is gone
         #[arg(long, value_name = "DURATION", default_value = "15s")]
         ttl: Span,
+    },
+    /// List groups
+    #[command(after_help = "Example:\n  coracle group ls -o ndjson")]
+    Ls {
+        /// Only names that begin with this
+        #[arg(default_value = "")]
+        prefix: String,
     },
     /// Who is in a group
     #[command(after_help = "Examples:\n  coracle group show workers\n  \
@@ -62,6 +69,10 @@ pub async fn run(connection: &Connection, group: Group) -> Result<(), Failure> {
             loop {
                 tokio::select! {
                     () = signals.stop() => break,
+                    () = membership.removed() => {
+                        eprintln!("coracle: taken out of the group group={group} id={id}");
+                        return Err(Failure::Exit(CLAIM_LOST));
+                    }
                     changed = ups_and_downs.changed() => {
                         let now = ups_and_downs.borrow_and_update().is_some();
                         match changed {
@@ -73,6 +84,12 @@ pub async fn run(connection: &Connection, group: Group) -> Result<(), Failure> {
                 }
             }
             Ok(membership.leave().await?)
+        }
+        Group::Ls { prefix } => {
+            let groups = connection.client()?.groups().list(&prefix).await?;
+            connection.output().list(&groups, &["GROUP", "SIZE", "VIEW"], |group| {
+                vec![readable(group.name.as_bytes()), group.size.to_string(), group.view.to_string()]
+            })
         }
         Group::Show { group, min, wait, slots } => {
             let group = connection.client()?.group(&group);

@@ -1,16 +1,16 @@
 //! `kv`: keys and values.
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::io::Write;
 
 use clap::Subcommand;
-use coracle_client::api::{Entry, SessionId, Span, Value};
+use coracle_client::api::{Entry, SessionId, Span};
 
-use crate::bytes_arg::{bytes, into_bytes, readable};
+use crate::bytes_arg::{bytes, readable};
 use crate::connection::Connection;
 use crate::exit::{Failure, NOT_FOUND};
 use crate::output::Format;
+use crate::value_arg::ValueArg;
 use crate::{export, import, kv_edit, kv_list, kv_watch};
 
 #[derive(Debug, Subcommand)]
@@ -70,11 +70,8 @@ pub struct Get {
 #[derive(Debug, clap::Args)]
 pub struct Put {
     key: OsString,
-    /// The value; standard input if absent
-    value: Option<OsString>,
-    /// The content of this file
-    #[arg(long, short, value_name = "FILE", conflicts_with = "value")]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    value: ValueArg,
     /// Only if the key was last changed by this revision
     #[arg(long, value_name = "REVISION", conflicts_with = "if_absent")]
     if_match: Option<u64>,
@@ -87,8 +84,6 @@ pub struct Put {
     /// The key lives with this session
     #[arg(long, value_name = "ID")]
     session: Option<SessionId>,
-    #[arg(long, value_name = "TYPE")]
-    content_type: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -160,18 +155,7 @@ fn fields(entry: &Entry) -> Vec<(&'static str, String)> {
 }
 
 async fn put(connection: &Connection, args: Put) -> Result<(), Failure> {
-    let value = match (args.value, &args.file) {
-        (Some(value), _) => into_bytes(value),
-        (None, Some(file)) => {
-            std::fs::read(file).map_err(|error| Failure::Other(format!("{error} file={}", file.display())))?
-        }
-        (None, None) => {
-            let mut value = Vec::new();
-            std::io::stdin().lock().read_to_end(&mut value)?;
-            value
-        }
-    };
-    let mut put = connection.client()?.kv().put(bytes(&args.key), Value::from(value));
+    let mut put = connection.client()?.kv().put(bytes(&args.key), args.value.read()?);
     if let Some(revision) = args.if_match {
         put = put.if_match(revision);
     }
@@ -183,9 +167,6 @@ async fn put(connection: &Connection, args: Put) -> Result<(), Failure> {
     }
     if let Some(session) = args.session {
         put = put.session_id(session);
-    }
-    if let Some(content_type) = args.content_type {
-        put = put.content_type(content_type);
     }
     let done = put.await?;
     let mut fields = vec![

@@ -33,6 +33,13 @@ pub enum Latch {
         #[arg(long, value_name = "DURATION")]
         wait: Option<Span>,
     },
+    /// List latches
+    #[command(after_help = "Example:\n  coracle latch ls -o ndjson")]
+    Ls {
+        /// Only names that begin with this
+        #[arg(default_value = "")]
+        prefix: String,
+    },
     /// How many are still to count down, and who
     #[command(after_help = "Example:\n  coracle latch show nightly")]
     Show { name: String },
@@ -69,6 +76,13 @@ pub async fn run(connection: &Connection, latch: Latch) -> Result<(), Failure> {
                 }
                 Err(error) => Err(error.into()),
             }
+        }
+        Latch::Ls { prefix } => {
+            let latches = client.latches().list(&prefix).await?;
+            connection.output().list(&latches, &["LATCH", "LEFT", "OF", "OPEN"], |latch| {
+                let name = readable(latch.name.as_bytes());
+                vec![name, latch.left.to_string(), latch.count.to_string(), latch.open.to_string()]
+            })
         }
         Latch::Show { name } => show(connection, &client.latch(name).show().await?),
         Latch::Rm { name } => {

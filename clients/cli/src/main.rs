@@ -38,6 +38,8 @@ mod session;
 mod subscription;
 mod topic;
 mod txn;
+mod upkeep;
+mod value_arg;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -91,6 +93,8 @@ fn run(args: Args) -> Result<(), Failure> {
                     Command::Txn(txn) => txn::run(&connection, txn).await,
                     Command::Events(events) => events::run(&connection, events).await,
                     Command::Cluster(cluster) => cluster::run(&connection, cluster).await,
+                    Command::Compact(compact) => upkeep::compact(&connection, compact).await,
+                    Command::Hash => upkeep::hash(&connection).await,
                     Command::Version => cluster::version(&connection).await,
                     Command::Serve(_) | Command::Exec(_) | Command::Completion { .. } => unreachable!(),
                 }

@@ -1,19 +1,18 @@
 //! `queue`: send, receive, settle; look after queues. `queue work` is in `queue_work.rs`.
 
-use std::ffi::OsString;
-use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::io::Write;
 
 use clap::Subcommand;
 use coracle_client::api::queue::{Message, MessageState, OnBreak, QueueConfig};
-use coracle_client::api::{Span, Value};
+use coracle_client::api::{SettledMany, Span};
 use coracle_client::{Fence, Nack, SendMessage};
 
-use crate::bytes_arg::{into_bytes, readable};
+use crate::bytes_arg::readable;
 use crate::connection::Connection;
 use crate::exit::{Failure, WAIT_RAN_OUT};
 use crate::output::Format;
 use crate::queue_work;
+use crate::value_arg::{ValueArg, header};
 
 #[derive(Debug, Subcommand)]
 pub enum Queue {
@@ -49,8 +48,12 @@ pub enum Queue {
     #[command(after_help = "Example:\n  coracle queue rm mail 812-0")]
     Rm { queue: String, id: String },
     /// List queues
-    #[command(after_help = "Example:\n  coracle queue ls")]
-    Ls,
+    #[command(after_help = "Example:\n  coracle queue ls mail.")]
+    Ls {
+        /// Only names that begin with this
+        #[arg(default_value = "")]
+        prefix: String,
+    },
     /// How a queue stands
     #[command(after_help = "Example:\n  coracle queue show mail")]
     Show { queue: String },
@@ -124,11 +127,8 @@ pub enum Items {
 #[derive(Debug, clap::Args)]
 pub struct Send {
     queue: String,
-    /// The message; standard input if absent
-    value: Option<OsString>,
-    /// The content of this file
-    #[arg(long, short, value_name = "FILE", conflicts_with = "value")]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    value: ValueArg,
     /// At most one message of a group is in flight
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
@@ -153,8 +153,6 @@ pub struct Send {
     /// Something that travels with the message
     #[arg(long = "header", value_name = "NAME=VALUE")]
     headers: Vec<String>,
-    #[arg(long, value_name = "TYPE")]
-    content_type: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -179,7 +177,14 @@ pub struct GiveBack {
     queue: String,
     #[arg(required = true)]
     receipts: Vec<String>,
-    /// Not again before [default: the queue's back-off]
+    #[command(flatten)]
+    how: HowBack,
+}
+
+/// How a delivery is given back, of a queue or of a subscription.
+#[derive(Debug, clap::Args)]
+pub struct HowBack {
+    /// Not again before [default: as the queue has it]
     #[arg(long, value_name = "DURATION")]
     delay: Option<Span>,
     /// The delivery does not count
@@ -191,6 +196,13 @@ pub struct GiveBack {
     /// Why, for people
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+}
+
+impl From<HowBack> for Nack {
+    fn from(how: HowBack) -> Self {
+        let HowBack { delay, uncounted, fatal, reason } = how;
+        Self { delay: delay.map(Into::into), uncounted, fatal, reason }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -234,9 +246,8 @@ pub async fn run(connection: &Connection, queue: Queue) -> Result<(), Failure> {
         Queue::Receive(args) => receive(connection, args).await,
         Queue::Ack { queue, receipts } => settled(connection, &named(&queue)?.ack(receipts).await?),
         Queue::Nack(args) => {
-            let GiveBack { queue, receipts, delay, uncounted, fatal, reason } = args;
-            let nack = Nack { delay: delay.map(Into::into), uncounted, fatal, reason };
-            settled(connection, &named(&queue)?.nack(receipts, &nack).await?)
+            let GiveBack { queue, receipts, how } = args;
+            settled(connection, &named(&queue)?.nack(receipts, &how.into()).await?)
         }
         Queue::Peek(args) => {
             let messages = named(&args.queue)?.peek(args.state.map(Into::into), args.limit).await?;
@@ -246,7 +257,7 @@ pub async fn run(connection: &Connection, queue: Queue) -> Result<(), Failure> {
             let done = named(&queue)?.remove(&id).await?;
             output.item(&done, &[("deleted", done.deleted.to_string())])
         }
-        Queue::Ls => list(connection).await,
+        Queue::Ls { prefix } => list(connection, &prefix).await,
         Queue::Show { queue } => show(connection, &queue).await,
         Queue::Config { queue, json: None } => {
             let shown = named(&queue)?.show().await?;
@@ -295,22 +306,7 @@ pub async fn run(connection: &Connection, queue: Queue) -> Result<(), Failure> {
 }
 
 async fn send(connection: &Connection, args: Send) -> Result<(), Failure> {
-    let bytes = match (args.value, args.file) {
-        (Some(value), _) => into_bytes(value),
-        (None, Some(file)) => {
-            std::fs::read(&file).map_err(|e| Failure::Other(format!("{e} path={}", file.display())))?
-        }
-        (None, None) => {
-            let mut bytes = Vec::new();
-            std::io::stdin().read_to_end(&mut bytes)?;
-            bytes
-        }
-    };
-    let value = match args.content_type {
-        Some(content_type) => Value::new(bytes, content_type),
-        None => Value::from(bytes),
-    };
-    let mut message = connection.client()?.queue(&args.queue).send(value);
+    let mut message = connection.client()?.queue(&args.queue).send(args.value.read()?);
     message = with(message, args.group, SendMessage::group);
     message = with(message, args.priority, SendMessage::priority);
     message = with(message, args.delay.map(Into::into), SendMessage::delay);
@@ -318,10 +314,8 @@ async fn send(connection: &Connection, args: Send) -> Result<(), Failure> {
     message = with(message, args.dedup_id, SendMessage::dedup_id);
     message = with(message, args.id, SendMessage::id);
     message = with(message, args.wait.map(Into::into), SendMessage::wait);
-    for header in args.headers {
-        let Some((name, value)) = header.split_once('=') else {
-            return Err(Failure::Usage(format!("--header is NAME=VALUE actual={header:?}")));
-        };
+    for text in &args.headers {
+        let (name, value) = header(text)?;
         message = message.header(name, value);
     }
     let sent = message.await?;
@@ -376,10 +370,8 @@ async fn receive(connection: &Connection, args: Receive) -> Result<(), Failure> 
     Ok(())
 }
 
-fn settled(
-    connection: &Connection,
-    settled: &coracle_client::api::queue::SettledMany,
-) -> Result<(), Failure> {
+/// What became of each receipt.
+pub fn settled(connection: &Connection, settled: &SettledMany) -> Result<(), Failure> {
     connection.output().list(&settled.items, &["RECEIPT", "OK"], |item| {
         vec![item.receipt.clone(), if item.ok { "yes" } else { "stale" }.to_owned()]
     })
@@ -405,8 +397,8 @@ fn message_row(message: &Message) -> Vec<String> {
     ]
 }
 
-async fn list(connection: &Connection) -> Result<(), Failure> {
-    let queues = connection.client()?.queues().list().await?;
+async fn list(connection: &Connection, prefix: &str) -> Result<(), Failure> {
+    let queues = connection.client()?.queues().list(prefix).await?;
     let header = ["QUEUE", "KIND", "READY", "DELAYED", "IN FLIGHT", "DEAD", "WAITING", "OLDEST"];
     connection.output().list(&queues, &header, |queue| {
         vec![

@@ -3,16 +3,14 @@
 use std::io::Write;
 
 use clap::Subcommand;
-use coracle_client::Nack;
-use coracle_client::api::{
-    SessionId, Span, Subscription as View, SubscriptionConfig, SubscriptionMode, TopicSettled,
-};
+use coracle_client::api::{SessionId, Span, Subscription as View, SubscriptionConfig, SubscriptionMode};
 
 use crate::bytes_arg::readable;
 use crate::connection::Connection;
 use crate::exit::{Failure, WAIT_RAN_OUT};
 use crate::kv_list::short;
 use crate::output::Format;
+use crate::queue::{HowBack, settled};
 
 #[derive(Debug, Subcommand)]
 pub enum Subscription {
@@ -110,18 +108,8 @@ pub struct GiveBack {
     name: String,
     #[arg(required = true)]
     receipts: Vec<String>,
-    /// Not again before
-    #[arg(long, value_name = "DURATION")]
-    delay: Option<Span>,
-    /// The delivery does not count
-    #[arg(long)]
-    uncounted: bool,
-    /// Dead at once
-    #[arg(long)]
-    fatal: bool,
-    /// Why, for people
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
+    #[command(flatten)]
+    how: HowBack,
 }
 
 pub async fn run(connection: &Connection, subscription: Subscription) -> Result<(), Failure> {
@@ -163,9 +151,8 @@ pub async fn run(connection: &Connection, subscription: Subscription) -> Result<
             settled(connection, &named(&topic, &name)?.ack(receipts).await?)
         }
         Subscription::Nack(args) => {
-            let GiveBack { topic, name, receipts, delay, uncounted, fatal, reason } = args;
-            let nack = Nack { delay: delay.map(Into::into), uncounted, fatal, reason };
-            settled(connection, &named(&topic, &name)?.nack(receipts, &nack).await?)
+            let GiveBack { topic, name, receipts, how } = args;
+            settled(connection, &named(&topic, &name)?.nack(receipts, &how.into()).await?)
         }
         Subscription::Seek { topic, name, to } => show(connection, &named(&topic, &name)?.seek(to).await?),
     }
@@ -211,12 +198,6 @@ async fn receive(connection: &Connection, args: Receive) -> Result<(), Failure> 
         subscription.ack(received.items.into_iter().map(|delivery| delivery.receipt).collect()).await?;
     }
     Ok(())
-}
-
-fn settled(connection: &Connection, settled: &TopicSettled) -> Result<(), Failure> {
-    connection.output().list(&settled.items, &["RECEIPT", "OK"], |item| {
-        vec![item.receipt.clone(), if item.ok { "yes" } else { "stale" }.to_owned()]
-    })
 }
 
 fn show(connection: &Connection, it: &View) -> Result<(), Failure> {

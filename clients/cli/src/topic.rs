@@ -1,20 +1,19 @@
 //! `topic`: publish, follow, look after topics. Durable subscriptions are in `subscription.rs`.
 
-use std::ffi::OsString;
-use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::io::Write;
 
 use clap::Subcommand;
-use coracle_client::api::{Instant, Span, Topic as View, TopicConfig, TopicMessage, TopicOverflow, Value};
+use coracle_client::api::{Instant, Overflow, Span, Topic as View, TopicConfig, TopicMessage};
 use coracle_client::{MessageUpdate, Messages, Subscribe};
 use futures::StreamExt;
 
-use crate::bytes_arg::{into_bytes, readable};
+use crate::bytes_arg::readable;
 use crate::connection::Connection;
 use crate::exit::Failure;
 use crate::kv_list::short;
 use crate::output::{self, Format};
 use crate::subscription::{self, Subscription};
+use crate::value_arg::{ValueArg, header};
 
 #[derive(Debug, Subcommand)]
 pub enum Topic {
@@ -56,11 +55,8 @@ pub enum Topic {
 #[derive(Debug, clap::Args)]
 pub struct Publish {
     topic: String,
-    /// The message; standard input if absent
-    value: Option<OsString>,
-    /// The content of this file
-    #[arg(long, short, value_name = "FILE", conflicts_with = "value")]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    value: ValueArg,
     /// What the message is about
     #[arg(long, value_name = "KEY")]
     about: Option<String>,
@@ -73,8 +69,6 @@ pub struct Publish {
     /// Something that travels with the message
     #[arg(long = "header", value_name = "NAME=VALUE")]
     headers: Vec<String>,
-    #[arg(long, value_name = "TYPE")]
-    content_type: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -160,7 +154,7 @@ pub async fn run(connection: &Connection, topic: Topic) -> Result<(), Failure> {
                 max_bytes: args.max_bytes,
                 max_messages: args.max_messages,
                 max_per_key: args.max_per_key,
-                overflow: args.reject.then_some(TopicOverflow::Reject),
+                overflow: args.reject.then_some(Overflow::Reject),
             };
             show(connection, &named(&args.topic)?.configure(&config).await?)
         }
@@ -173,22 +167,7 @@ pub async fn run(connection: &Connection, topic: Topic) -> Result<(), Failure> {
 }
 
 async fn publish(connection: &Connection, args: Publish) -> Result<(), Failure> {
-    let bytes = match (args.value, args.file) {
-        (Some(value), _) => into_bytes(value),
-        (None, Some(file)) => {
-            std::fs::read(&file).map_err(|e| Failure::Other(format!("{e} path={}", file.display())))?
-        }
-        (None, None) => {
-            let mut bytes = Vec::new();
-            std::io::stdin().read_to_end(&mut bytes)?;
-            bytes
-        }
-    };
-    let value = match args.content_type {
-        Some(content_type) => Value::new(bytes, content_type),
-        None => Value::from(bytes),
-    };
-    let mut message = connection.client()?.topic(&args.topic).publish(value);
+    let mut message = connection.client()?.topic(&args.topic).publish(args.value.read()?);
     if let Some(key) = args.about {
         message = message.key(key);
     }
@@ -198,9 +177,8 @@ async fn publish(connection: &Connection, args: Publish) -> Result<(), Failure> 
     if let Some(seq) = args.expect_last_seq {
         message = message.expect_last_seq(seq);
     }
-    for header in &args.headers {
-        let (name, value) =
-            header.split_once('=').ok_or_else(|| Failure::Usage(format!("NAME=VALUE: header={header}")))?;
+    for text in &args.headers {
+        let (name, value) = header(text)?;
         message = message.header(name, value);
     }
     let done = message.await?;
@@ -276,7 +254,7 @@ fn show(connection: &Connection, topic: &View) -> Result<(), Failure> {
         fields.extend(config.max_bytes.map(|bytes| ("max bytes", bytes.to_string())));
         fields.extend(config.max_messages.map(|most| ("max messages", most.to_string())));
         fields.extend(config.max_per_key.map(|most| ("max per key", most.to_string())));
-        if config.overflow == Some(TopicOverflow::Reject) {
+        if config.overflow == Some(Overflow::Reject) {
             fields.push(("overflow", "reject".to_owned()));
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use coracle_api::{Event, Limits, Version};
+use coracle_api::{self as api, Event, Limits, Version};
 use serde::de::DeserializeOwned;
 
 use crate::call::Call;
@@ -13,9 +13,9 @@ use crate::lock::{Claim, LOCKS};
 use crate::semaphore::SEMAPHORES;
 use crate::transport::{Answer, Shared, Transport};
 use crate::{
-    Acquire, Barrier, Campaign, ClusterApi, Counter, Elections, Error, FencedResource, Group, Kv, Latch,
-    Locks, OpenSession, Queue, Queues, Semaphores, Service, Services, Sessions, TlsOptions, Topic, Topics,
-    TxnBuilder, WatchBuilder,
+    Acquire, All, Barrier, Campaign, ClusterApi, Counter, Elections, Error, FencedResource, Group, Kv, Latch,
+    Locks, OpenSession, Queue, Semaphores, Service, Services, Sessions, TlsOptions, Topic, TxnBuilder,
+    WatchBuilder,
 };
 
 /// A client of one cluster. Cheap to clone; all clones share connections and the endpoint in use.
@@ -139,10 +139,22 @@ impl Coracle {
         Barrier::new(self.clone(), name.into())
     }
 
+    /// Barriers of everybody.
+    #[must_use]
+    pub fn barriers(&self) -> All<api::Barrier> {
+        All::new(self.clone(), "/v1/barriers")
+    }
+
     /// A latch.
     #[must_use]
     pub fn latch(&self, name: impl Into<String>) -> Latch {
         Latch::new(self.clone(), name.into())
+    }
+
+    /// Latches of everybody.
+    #[must_use]
+    pub fn latches(&self) -> All<api::Latch> {
+        All::new(self.clone(), "/v1/latches")
     }
 
     /// A counter.
@@ -151,10 +163,22 @@ impl Coracle {
         Counter::new(self.clone(), name)
     }
 
+    /// Counters of everybody.
+    #[must_use]
+    pub fn counters(&self) -> All<api::Counter> {
+        All::new(self.clone(), "/v1/counters")
+    }
+
     /// A group.
     #[must_use]
     pub fn group(&self, name: &str) -> Group {
         Group::new(self.clone(), name)
+    }
+
+    /// Groups of everybody; members only by [`Coracle::group`].
+    #[must_use]
+    pub fn groups(&self) -> All<api::Group> {
+        All::new(self.clone(), "/v1/groups")
     }
 
     /// A resource of yours that has its tokens checked here.
@@ -163,15 +187,21 @@ impl Coracle {
         FencedResource::new(self.clone(), resource)
     }
 
+    /// Resources of everybody.
+    #[must_use]
+    pub fn fences(&self) -> All<api::Fence> {
+        All::new(self.clone(), "/v1/fences")
+    }
+
     /// A queue.
     pub fn queue(&self, name: impl Into<String>) -> Queue {
         Queue::new(self.clone(), name.into())
     }
 
-    /// All queues.
+    /// Queues of everybody.
     #[must_use]
-    pub fn queues(&self) -> Queues {
-        Queues::new(self.clone())
+    pub fn queues(&self) -> All<api::queue::Queue> {
+        All::new(self.clone(), "/v1/queues")
     }
 
     /// A service: register an instance, pick one, follow them.
@@ -191,10 +221,10 @@ impl Coracle {
         Topic::new(self.clone(), name.into())
     }
 
-    /// All topics.
+    /// Topics of everybody, and patterns that have subscriptions.
     #[must_use]
-    pub fn topics(&self) -> Topics {
-        Topics::new(self.clone())
+    pub fn topics(&self) -> All<api::Topic> {
+        All::new(self.clone(), "/v1/topics")
     }
 
     /// Changes of all families on one stream. Without a family: of all.

@@ -1,6 +1,6 @@
 //! The cluster and its members.
 
-use coracle_api::{Cluster, Member, MemberAdd, MemberAdded, Page};
+use coracle_api::{Cluster, HistoryCompacted, Member, MemberAdd, MemberAdded, Page, StateHash};
 use reqwest::Method;
 
 use crate::call::Call;
@@ -50,6 +50,26 @@ impl ClusterApi {
     /// Make a voter the leader.
     pub async fn transfer(&self, id: &str) -> Result<(), Error> {
         self.client.send(Call::change(Method::POST, member_path(id) + "/transfer")).await.map(drop)
+    }
+
+    /// A hash of the state of the answering node: equal on all nodes at equal revisions.
+    pub async fn hash(&self) -> Result<StateHash, Error> {
+        self.client.ask(Call::get("/v1/maintenance/hash")).await
+    }
+
+    /// Forget the history up to this revision.
+    pub async fn compact(&self, revision: u64) -> Result<HistoryCompacted, Error> {
+        self.forget("revision", revision).await
+    }
+
+    /// Forget all history but the last so many revisions.
+    pub async fn compact_to(&self, keep: u64) -> Result<HistoryCompacted, Error> {
+        self.forget("keep", keep).await
+    }
+
+    async fn forget(&self, how: &str, number: u64) -> Result<HistoryCompacted, Error> {
+        let call = Call::change(Method::POST, "/v1/maintenance/compact").query(how, number.to_string());
+        self.client.ask(call).await
     }
 }
 

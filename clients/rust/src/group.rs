@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use coracle_api as api;
 use coracle_api::Value;
+use futures::StreamExt as _;
 use reqwest::{Method, StatusCode};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -19,13 +20,15 @@ use crate::{Coracle, Error, Session, WatchBuilder};
 #[derive(Debug, Clone)]
 pub struct Group {
     client: Coracle,
+    name: String,
     path: String,
 }
 
 #[allow(clippy::missing_errors_doc, reason = "said once, on the type")]
 impl Group {
     pub(crate) fn new(client: Coracle, name: &str) -> Self {
-        Self { client, path: format!("/v1/groups/{}", escape(name.as_bytes())) }
+        let path = format!("/v1/groups/{}", escape(name.as_bytes()));
+        Self { client, name: name.to_owned(), path }
     }
 
     /// Be in the group under this name.
@@ -106,7 +109,8 @@ impl Join {
     }
 
     /// Join, with a session of its own. From then on it stays a member whatever happens to that session, until the
-    /// [`Membership`] is dropped: a membership heals.
+    /// [`Membership`] is dropped: a membership heals. Only who is taken out by somebody, or replaced by another of the
+    /// same name, stays out.
     ///
     /// # Errors
     /// If it cannot join now; see [`Error`].
@@ -118,6 +122,7 @@ impl Join {
             changed: Notify::new(),
             joined: watch::Sender::new(Some(joined)),
             session: Mutex::new(session.clone()),
+            removed: watch::Sender::new(false),
         });
         let keeper = tokio::spawn(keep(self, Arc::clone(&shared), session)).abort_handle();
         Ok(Membership { shared, keeper })
@@ -154,6 +159,8 @@ struct Shared {
     /// The last answer to joining; `None` while it is no member.
     joined: watch::Sender<Option<api::Joined>>,
     session: Mutex<Session>,
+    /// It was taken out.
+    removed: watch::Sender<bool>,
 }
 
 impl Membership {
@@ -172,16 +179,23 @@ impl Membership {
         self.shared.changed.notify_one();
     }
 
-    /// How it joined last; `None` while it is out and on its way back.
+    /// How it joined last; `None` while it is out: on its way back, or for good.
     #[must_use]
     pub fn joined(&self) -> Option<api::Joined> {
         self.shared.joined.borrow().clone()
     }
 
-    /// Every time it is out (`None`) or in again, from now on.
+    /// Every time it is out (`None`) or in again, from now on; see [`Membership::removed`] for when it stays out.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<Option<api::Joined>> {
         self.shared.joined.subscribe()
+    }
+
+    /// Wait until it is out for good: somebody took the member out, or another has joined under its name.
+    pub async fn removed(&self) {
+        let mut removed = self.shared.removed.subscribe();
+        // The sender is ours.
+        let _ = removed.wait_for(|removed| *removed).await;
     }
 
     /// Leave, and be sure of it.
@@ -206,6 +220,12 @@ impl Drop for Membership {
 async fn keep(join: Join, shared: Arc<Shared>, mut session: Session) {
     loop {
         tokio::select! {
+            biased;
+            () = taken_out(&join, &session) => {
+                shared.joined.send_replace(None);
+                shared.removed.send_replace(true);
+                return;
+            }
             _ = session.lost() => {
                 shared.joined.send_replace(None);
                 session = again(&join, &shared).await;
@@ -221,6 +241,19 @@ async fn keep(join: Join, shared: Arc<Shared>, mut session: Session) {
             }
         }
     }
+}
+
+/// Wait until somebody takes the member of this session out.
+async fn taken_out(join: &Join, session: &Session) {
+    let mut losses = Box::pin(session.losses());
+    while let Some(lost) = losses.next().await {
+        if lost.family == "groups" && lost.name == join.group.name && lost.item.as_deref() == Some(&*join.id)
+        {
+            return;
+        }
+    }
+    // That is the loss of the session.
+    std::future::pending::<()>().await;
 }
 
 /// A new session, and a member again, however long it takes.

@@ -112,7 +112,7 @@ impl ClaimGuard {
     /// # Errors
     /// [`Error::ClaimLost`].
     pub fn check(&self) -> Result<(), Error> {
-        match self.session.claim_loss(&self.claim.name, self.token) {
+        match self.session.claim_loss(&self.claim, self.token) {
             None => Ok(()),
             Some(reason) => Err(self.loss(reason)),
         }
@@ -120,7 +120,7 @@ impl ClaimGuard {
 
     /// Wait until it is lost.
     pub async fn lost(&self) -> LossReason {
-        self.session.claim_lost(&self.claim.name, self.token).await
+        self.session.claim_lost(&self.claim, self.token).await
     }
 
     /// Run a block for as long as the claim is held. If it is lost, the block is cancelled where it

@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use crate::backoff::Backoff;
 use crate::call::Call;
+use crate::lock::Claim;
 use crate::transport::{Answer, Failure};
 use crate::{Coracle, Error, LossReason};
 
@@ -66,20 +67,23 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    /// Why the claim `name` with `token` is lost at `now`, if it is.
-    fn loss(&self, now: Instant, name: &str, token: u64) -> Option<LossReason> {
+    /// Why a claim, or with `None` the session, is lost at `now`, if it is.
+    fn loss(&self, now: Instant, claim: Option<(&Claim, u64)>) -> Option<LossReason> {
         if let SessionState::Lost(reason) = self.state {
             return Some(reason);
         }
         if now >= self.valid_until {
             return Some(LossReason::OutOfTime);
         }
-        let told = self.revoked.iter().any(|lost| lost.name == name && lost.token == Some(token));
+        let (claim, token) = claim?;
+        // One entry may grant a lock and permits of one name: they have one token.
+        let is = |family: &str, name: &str| family == claim.family.name && name == claim.name;
+        let told = self.revoked.iter().any(|lost| is(&lost.family, &lost.name) && lost.token == Some(token));
         // A node that looked before the grant cannot know of it: absence counts only from the token on.
-        let missing = token > 0
-            && self.held.as_ref().is_some_and(|(revision, holds)| {
-                *revision >= token && !holds.iter().any(|hold| hold.name == name && hold.token == token)
-            });
+        let missing = self.held.as_ref().is_some_and(|(revision, holds)| {
+            *revision >= token
+                && !holds.iter().any(|hold| is(&hold.family, &hold.name) && hold.token == token)
+        });
         (told || missing).then_some(LossReason::Revoked)
     }
 }
@@ -195,15 +199,19 @@ impl Session {
 
     /// Wait until the session is lost.
     pub async fn lost(&self) -> LossReason {
-        self.claim_lost("", 0).await
+        self.loss_of(None).await
     }
 
     /// Wait until a claim of this session is lost: with the session, or alone.
-    pub(crate) async fn claim_lost(&self, name: &str, token: u64) -> LossReason {
+    pub(crate) async fn claim_lost(&self, claim: &Claim, token: u64) -> LossReason {
+        self.loss_of(Some((claim, token))).await
+    }
+
+    async fn loss_of(&self, claim: Option<(&Claim, u64)>) -> LossReason {
         let mut receiver = self.inner.shared.status.subscribe();
         loop {
             let status = receiver.borrow_and_update().clone();
-            if let Some(reason) = status.loss(Instant::now(), name, token) {
+            if let Some(reason) = status.loss(Instant::now(), claim) {
                 return reason;
             }
             tokio::select! {
@@ -214,8 +222,8 @@ impl Session {
     }
 
     /// Why a claim of this session is lost, if it is.
-    pub(crate) fn claim_loss(&self, name: &str, token: u64) -> Option<LossReason> {
-        self.inner.shared.status.borrow().loss(Instant::now(), name, token)
+    pub(crate) fn claim_loss(&self, claim: &Claim, token: u64) -> Option<LossReason> {
+        self.inner.shared.status.borrow().loss(Instant::now(), Some((claim, token)))
     }
 
     /// Tell how far the work has come, 0 to 100; sent at once, with a renewal.

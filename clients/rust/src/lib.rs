@@ -23,6 +23,7 @@
 //!
 //! Deliberately not here: any state machine logic. Waiting lines, tokens and expiry live in the server.
 
+mod all;
 mod backoff;
 mod barrier;
 mod call;
@@ -36,6 +37,7 @@ mod fence;
 mod follow;
 mod group;
 mod guard;
+mod inbox;
 mod keeper;
 mod kv;
 mod latch;
@@ -52,6 +54,7 @@ mod transport;
 mod txn;
 mod watch;
 
+pub use all::All;
 pub use barrier::{Barrier, Enter};
 pub use client::{Builder, Coracle};
 pub use cluster::ClusterApi;
@@ -62,19 +65,18 @@ pub use error::{Error, LossReason};
 pub use fence::FencedResource;
 pub use group::{Group, Join, Membership};
 pub use guard::{ClaimGuard, Fence};
+pub use inbox::{Nack, Receive};
 pub use keeper::{Session, SessionState};
 pub use kv::{Delete, DeleteRange, Get, Kv, Put};
 pub use latch::Latch;
 pub use list::{History, List};
 pub use lock::{Acquire, Locks};
-pub use queue::{Job, Nack, Queue, Queues, Receive, SendMessage};
+pub use queue::{Job, Queue, SendMessage};
 pub use registration::{Instance, Registration, RegistrationEnd, RegistrationState};
 pub use semaphore::Semaphores;
 pub use service::{Pick, Seen, Service, Services};
 pub use session::{OpenSession, Sessions};
 pub use tls::TlsOptions;
-pub use topic::{
-    Consume, Delivery, MessageUpdate, Messages, Publish, ReceiveFrom, Subscribe, Subscription, Topic, Topics,
-};
+pub use topic::{Consume, Delivery, MessageUpdate, Messages, Publish, Subscribe, Subscription, Topic};
 pub use txn::TxnBuilder;
 pub use watch::{Update, Watch, WatchBuilder};

@@ -1,26 +1,25 @@
 //! Queues: send, receive, settle; and what an operator does with them.
 
 mod job;
-mod receive;
 
 use std::future::IntoFuture;
 use std::time::Duration;
 
 use coracle_api::queue::{
-    Controlled, Count, Message, MessageState, OnBreak, Queue as QueueView, QueueConfig, QueueDeleted,
-    Receipts, Send, SendMany, Sent, SentMany, SettledMany,
+    Controlled, Count, Message, MessageState, OnBreak, Queue as QueueView, QueueConfig, Received, Send,
+    SendMany, Sent, SentMany,
 };
-use coracle_api::{SessionId, Span, Value};
+use coracle_api::{Deleted, SessionId, SettledMany, Value};
 use reqwest::Method;
 
 use crate::call::Call;
 use crate::escape::escape;
+use crate::inbox::{Inbox, Nack, Receive};
 use crate::kv::Pending;
 use crate::session::all_pages;
 use crate::{Coracle, Error, Fence, WatchBuilder};
 
 pub use job::Job;
-pub use receive::Receive;
 
 /// One queue by its name. It exists as soon as somebody sends to it.
 #[derive(Debug, Clone)]
@@ -58,24 +57,18 @@ impl Queue {
     }
 
     /// Receive messages; each renews its visibility until it is settled.
-    pub fn receive(&self) -> Receive {
+    pub fn receive(&self) -> Receive<Self> {
         Receive::new(self.clone())
     }
 
     /// Acknowledge deliveries by their receipts; for each whether it was current.
     pub async fn ack(&self, receipts: Vec<String>) -> Result<SettledMany, Error> {
-        self.client.ask(self.change("/ack").json(&Receipts { receipts })?).await
+        self.inbox().ack(receipts).await
     }
 
     /// Give deliveries back.
     pub async fn nack(&self, receipts: Vec<String>, nack: &Nack) -> Result<SettledMany, Error> {
-        let call = self
-            .change("/nack")
-            .query_some("delay", nack.delay.map(Span::from))
-            .query_some("count", nack.uncounted.then_some(false))
-            .flag("fatal", nack.fatal)
-            .query_some("reason", nack.reason.as_deref());
-        self.client.ask(call.json(&Receipts { receipts })?).await
+        self.inbox().nack(receipts, nack).await
     }
 
     /// Begin the visibility of deliveries anew.
@@ -84,8 +77,7 @@ impl Queue {
         receipts: Vec<String>,
         visibility: Option<Duration>,
     ) -> Result<SettledMany, Error> {
-        let call = self.change("/renew").query_some("visibility", visibility.map(Span::from));
-        self.client.ask(call.json(&Receipts { receipts })?).await
+        self.inbox().renew(receipts, visibility).await
     }
 
     /// How the queue is configured and stands.
@@ -98,7 +90,7 @@ impl Queue {
     }
 
     /// Forget the configuration and all messages.
-    pub async fn delete(&self) -> Result<QueueDeleted, Error> {
+    pub async fn delete(&self) -> Result<Deleted, Error> {
         self.client.ask(Call::change(Method::DELETE, self.path(""))).await
     }
 
@@ -120,7 +112,7 @@ impl Queue {
     }
 
     /// Take one message out, whatever its state.
-    pub async fn remove(&self, id: &str) -> Result<QueueDeleted, Error> {
+    pub async fn remove(&self, id: &str) -> Result<Deleted, Error> {
         self.client.ask(Call::change(Method::DELETE, self.message_path(id))).await
     }
 
@@ -157,22 +149,28 @@ impl Queue {
     }
 
     /// Break the generation of a barrier queue that fills; its items as configured, or as said here.
-    pub async fn break_generation(
-        &self,
-        reason: &str,
-        on_break: Option<OnBreak>,
-    ) -> Result<Controlled, Error> {
-        let on_break = on_break.map(|on_break| match on_break {
+    pub async fn break_generation(&self, reason: &str, items: Option<OnBreak>) -> Result<Controlled, Error> {
+        let items = items.map(|items| match items {
             OnBreak::CarryOver => "carry_over",
             OnBreak::DeadLetter => "dead_letter",
             OnBreak::Drop => "drop",
         });
-        self.client.ask(self.change("/break").query("reason", reason).query_some("on_break", on_break)).await
+        self.client.ask(self.change("/break").query("reason", reason).query_some("items", items)).await
+    }
+
+    /// Follow the messages, or which of them come to be in a state and which leave it.
+    pub fn watch_messages(&self, state: Option<MessageState>) -> WatchBuilder<Message> {
+        let call = Call::get(self.path("/messages")).query_some("state", state.map(word));
+        WatchBuilder::new(self.client.clone(), call)
     }
 
     /// Follow the queue.
     pub fn watch(&self) -> WatchBuilder<QueueView> {
         WatchBuilder::new(self.client.clone(), Call::get(self.path("")))
+    }
+
+    fn inbox(&self) -> Inbox {
+        Inbox { client: self.client.clone(), path: self.path("") }
     }
 
     fn path(&self, tail: &str) -> String {
@@ -198,34 +196,18 @@ fn word(state: MessageState) -> &'static str {
     }
 }
 
-/// How a delivery is given back.
-#[derive(Debug, Clone, Default)]
-pub struct Nack {
-    /// Not again before; the queue's back-off unless said.
-    pub delay: Option<Duration>,
-    /// The delivery does not count: a worker that shuts down.
-    pub uncounted: bool,
-    /// To the dead letters at once.
-    pub fatal: bool,
-    /// For people.
-    pub reason: Option<String>,
-}
+impl IntoFuture for Receive<Queue> {
+    type Output = Result<Vec<Job>, Error>;
+    type IntoFuture = Pending<Vec<Job>>;
 
-/// Queues of everybody.
-#[derive(Debug, Clone)]
-pub struct Queues {
-    client: Coracle,
-}
-
-#[allow(clippy::missing_errors_doc, reason = "said once: see Error")]
-impl Queues {
-    pub(crate) fn new(client: Coracle) -> Self {
-        Self { client }
-    }
-
-    /// Queues with messages, receivers or a configuration.
-    pub async fn list(&self) -> Result<Vec<QueueView>, Error> {
-        all_pages(&self.client, &Call::get("/v1/queues")).await
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self { source: queue, terms } = self;
+            let enough = |received: &Received| !received.items.is_empty();
+            let (received, sent) = queue.inbox().receive(&terms, Vec::new(), enough).await?;
+            let job = |item| Job::new(queue.clone(), item, terms.visibility, sent);
+            Ok(received.items.into_iter().map(job).collect())
+        })
     }
 }
 

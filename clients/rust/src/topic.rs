@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use coracle_api::{
-    ByeReason, PublishBatch, PublishItem, Published, Span, Topic as TopicView, TopicConfig, TopicDeleted,
+    ByeReason, PublishBatch, PublishItem, Published, Topic as TopicView, TopicConfig, TopicDeleted,
     TopicFrame, TopicMessage, TopicMessages, Value,
 };
 use futures::stream::{BoxStream, Stream, StreamExt};
@@ -23,7 +23,7 @@ use crate::kv::Pending;
 use crate::session::all_pages;
 use crate::{Coracle, Error, Fence};
 
-pub use subscription::{Consume, Delivery, ReceiveFrom, Subscription};
+pub use subscription::{Consume, Delivery, Subscription};
 
 /// One topic by its name, or a pattern over topics: `*` stands for one token, `>` for the rest.
 #[derive(Debug, Clone)]
@@ -115,26 +115,6 @@ impl Topic {
 
     fn path(&self, tail: &str) -> String {
         format!("/v1/topics/{}{tail}", escape(self.name.as_bytes()))
-    }
-}
-
-/// Topics of everybody.
-#[derive(Debug, Clone)]
-pub struct Topics {
-    client: Coracle,
-}
-
-impl Topics {
-    pub(crate) fn new(client: Coracle) -> Self {
-        Self { client }
-    }
-
-    /// Topics, and patterns that have subscriptions, whose names begin with `prefix`.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn list(&self, prefix: &str) -> Result<Vec<TopicView>, Error> {
-        all_pages(&self.client, &Call::get("/v1/topics").query("prefix", prefix)).await
     }
 }
 
@@ -351,12 +331,4 @@ impl Frames for Following {
     fn reconnecting(detail: String) -> MessageUpdate {
         MessageUpdate::Reconnecting { detail }
     }
-}
-
-fn wait_of(call: Call, wait: Duration) -> Call {
-    if wait.is_zero() { call } else { call.waiting(wait) }
-}
-
-fn visible(visibility: Option<Duration>) -> Option<Span> {
-    visibility.map(Span::from)
 }

@@ -2,7 +2,7 @@
 
 use std::future::IntoFuture;
 
-use coracle_api::{Compare, Condition, Key, Operation, Outgoing, SessionId, Txn, TxnResult, Value};
+use coracle_api::{Compare, Condition, Holding, Key, Operation, Outgoing, SessionId, Txn, TxnResult, Value};
 use reqwest::Method;
 
 use crate::call::Call;
@@ -94,6 +94,11 @@ impl TxnBuilder {
     /// Add to a counter; the whole transaction is refused if the sum leaves its bounds.
     pub fn add(self, counter: impl Into<String>, delta: i64) -> Self {
         self.operation(Operation::Add { counter: counter.into(), delta, min: None, max: None })
+    }
+
+    /// Give back what a session holds, or its place in the line: a lock, permits, leadership.
+    pub fn release(self, holding: Holding, session: SessionId) -> Self {
+        self.operation(Operation::Release { holding, session, token: None })
     }
 
     /// Send a message to a queue: a value, or an [`Outgoing`] with more to say.

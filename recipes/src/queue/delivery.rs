@@ -128,7 +128,7 @@ impl Desk<'_, '_> {
         if terms.at_most_once {
             self.fly(&flight);
             // Said before the message and what it belongs to are gone.
-            let delivery = self.delivery(&flight, record);
+            let delivery = Delivery { since: None, ..self.delivery(&flight, record) };
             self.remove(id, End::Acked);
             return delivery;
         }
@@ -209,6 +209,7 @@ impl Desk<'_, '_> {
             headers: body.headers,
             value: Value::from(body.value),
             content_type: record.content_type.clone(),
+            since: Some(flight.since),
             until: flight.until,
             place: body.item.as_ref().and_then(|arrival| look::place(self.txn.view(), &self.keys, arrival)),
             death: body.death,

@@ -52,7 +52,7 @@ pub(super) enum Part {
     Config,
     Body(MessageId),
     Ready(Place),
-    Blocked,
+    Blocked(MessageId),
     Occupied,
     Delayed(MessageId),
     Flight(MessageId),
@@ -98,7 +98,8 @@ impl Keys {
             CONFIG => Part::Config,
             BODY => Part::Body(MessageId::from_bytes(rest)?),
             READY => Part::Ready(Place::from_bytes(rest)?),
-            BLOCKED => Part::Blocked,
+            // Behind the name of its group.
+            BLOCKED => Part::Blocked(MessageId::from_end(rest)?),
             OCCUPIED => Part::Occupied,
             DELAYED => Part::Delayed(MessageId::from_bytes(rest)?),
             FLIGHT => Part::Flight(MessageId::from_bytes(rest)?),

@@ -1,11 +1,12 @@
 //! Looking at queues: how they are configured, what is in them, who waits.
 
-use coracle_store::{ContentType, Key, Record, Revision, SessionId, Timestamp, Value, View};
+use coracle_store::{ContentType, Event, Key, Record, Revision, SessionId, Timestamp, Value, View};
 
 use super::barrier::{self, Generation, Stage};
-use super::keys::{Keys, MessageId, Place};
+use super::keys::{Keys, MessageId, Part, Place};
 use super::state::{Arrival, Body, Delayed, Flight, Head, Role, Tally, Terms, Waiter};
-use super::{Config, DEAD, Death, FAMILY, Header, Ordinal, Ticket, decoded};
+use super::{Config, DEAD, Death, FAMILY, Header, NAME, Ordinal, Ticket, decoded};
+use crate::Described;
 
 /// Where a receiver that waits is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -336,6 +337,44 @@ pub(super) fn is_delivery(record: &Record, previous: Option<&Record>) -> bool {
 pub(super) fn was_delivered(record: &Record) -> bool {
     let tally: Tally = decoded(&record.value);
     tally.deliveries > 0
+}
+
+/// What an event did to where one message stands: it `entered` the state, or `left` it.
+#[must_use]
+pub fn moved(event: &Event) -> Option<(Described, State)> {
+    let (name, part) = Keys::of(&event.key)?;
+    let (id, state) = match part {
+        Part::Ready(place) => (place.id, State::Ready),
+        Part::Blocked(id) => (id, State::Blocked),
+        Part::Delayed(id) => (id, State::Delayed),
+        Part::Flight(id) => (id, State::InFlight),
+        _ => return None,
+    };
+    let (op, record) = match (&event.previous, &event.record) {
+        (None, Some(record)) => ("entered", record),
+        (Some(record), None) => ("left", record),
+        _ => return None,
+    };
+    let (item, session) = (Some(id.to_string()), record.session);
+    Some((Described { family: NAME, op, name, item, session, token: None }, state))
+}
+
+/// Whether an event is about messages, and not about who receives them or how the queue is configured.
+#[must_use]
+pub fn of_messages(event: &Event) -> bool {
+    let part = Keys::of(&event.key).map(|(_, part)| part);
+    matches!(
+        part,
+        Some(Part::Body(_) | Part::Ready(_) | Part::Delayed(_) | Part::Flight(_) | Part::Generation(_))
+    )
+}
+
+/// The message that an event has brought in: what it says.
+#[must_use]
+pub fn said(event: &Event) -> Option<Value> {
+    let Some((_, Part::Body(_))) = Keys::of(&event.key) else { return None };
+    let body: Body<'_> = decoded(&event.record.as_ref()?.value);
+    Some(Value::from(body.value))
 }
 
 /// What a change of a generation's record means; `None` for mere counting.

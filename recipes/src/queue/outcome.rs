@@ -85,6 +85,9 @@ pub struct Delivery {
     /// Its place in a barrier queue.
     #[n(11)]
     pub place: Option<Ordinal>,
+    /// In flight since then; `None` if it is gone.
+    #[n(12)]
+    pub since: Option<Timestamp>,
 }
 
 /// What a delivered message of a barrier queue is.

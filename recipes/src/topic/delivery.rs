@@ -107,9 +107,9 @@ pub enum Settle {
     Ack,
     #[n(1)]
     Nack(#[n(0)] Nack),
-    /// Keep it so much longer, from now on.
+    /// Keep it so much longer, from now on; as long as the subscription says if it is not said.
     #[n(2)]
-    Renew(#[n(0)] Millis),
+    Renew(#[n(0)] Option<Millis>),
 }
 
 /// How to give back.
@@ -159,22 +159,28 @@ pub(super) fn settle(
             let longest = usize::try_from(*VISIBILITY_MS.end()).unwrap_or(usize::MAX);
             bounded("delay", usize::try_from(nack.delay.0).unwrap_or(usize::MAX), 0, longest)?;
         }
-        Settle::Renew(visibility) => check_visibility(*visibility)?,
+        Settle::Renew(visibility) => visibility.map_or(Ok(()), check_visibility)?,
     }
     let subscriber = name.subscriber();
     let Some(mut subscription) = subscriber.load(txn.view()) else {
         return Err(Refusal::NoSubscription.into());
     };
+    let visibility = match how {
+        Settle::Renew(asked) => Some(asked.unwrap_or(subscription.settings.visibility)),
+        Settle::Ack | Settle::Nack(_) => None,
+    };
     let one = |receipt: &Receipt| match how {
         Settle::Ack => acknowledge(txn, &subscriber, &mut subscription, *receipt),
         Settle::Nack(nack) => give_back(txn, name, &mut subscription, *receipt, nack),
-        Settle::Renew(visibility) => renew(txn, &subscriber, *receipt, *visibility),
+        Settle::Renew(_) => {
+            visibility.is_some_and(|visibility| renew(txn, &subscriber, *receipt, visibility))
+        }
     };
     let settled: Vec<bool> = receipts.iter().map(one).collect();
     if settled.contains(&true) {
         subscriber.store(txn, &subscription);
     }
-    Ok(Outcome::Settled(settled))
+    Ok(Outcome::Settled(settled, visibility))
 }
 
 /// The delivery that a receipt is of, if it is still the current one.

@@ -289,14 +289,15 @@ impl Run {
                     1 => Settle::Nack(Nack::default()),
                     2 => Settle::Nack(Nack { delay: Millis(2_000), ..Nack::default() }),
                     3 => Settle::Nack(Nack { fatal: true, ..Nack::default() }),
-                    _ => Settle::Renew(Millis(5_000)),
+                    _ => Settle::Renew(Some(Millis(5_000))),
                 };
                 let topic = self.model.subscriptions.get(&of).and_then(|durable| {
                     durable.flying.get(&receipt.place).map(|flying| flying.message.topic.clone())
                 });
                 let actual = self.operate(Operation::Settle(name(of), vec![receipt], settle));
                 let expected = self.model.settle(of, receipt, *how, revision);
-                assert_eq!(actual.ok(), expected.map(|ok| topic::Outcome::Settled(vec![ok])));
+                let visibility = (*how > 3).then_some(Millis(5_000));
+                assert_eq!(actual.ok(), expected.map(|ok| topic::Outcome::Settled(vec![ok], visibility)));
                 if *how == 0 && expected == Some(true) {
                     self.acked.push((of, topic.unwrap(), receipt.place.seq));
                 }

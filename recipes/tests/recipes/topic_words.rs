@@ -134,7 +134,7 @@ impl Speech for Words {
                 topic::Operation::Settle(name(words), receipts(words, "receipt"), Settle::Nack(nack))
             }
             "renew" => {
-                let visibility = Millis(words.number("visibility").expect("visibility=") * 1_000);
+                let visibility = words.number("visibility").map(|seconds| Millis(seconds * 1_000));
                 topic::Operation::Settle(name(words), receipts(words, "receipt"), Settle::Renew(visibility))
             }
             _ => return None,
@@ -155,7 +155,7 @@ impl Speech for Words {
             topic::Outcome::Subscribed(false, shown) => subscription(shown),
             topic::Outcome::Unsubscribed => "unsubscribed".into(),
             topic::Outcome::Received(received) => got(script, received),
-            topic::Outcome::Settled(settled) => {
+            topic::Outcome::Settled(settled, _) => {
                 let one = |current: &bool| if *current { "ok" } else { "stale" };
                 settled.iter().map(one).collect::<Vec<_>>().join(" ")
             }

@@ -111,7 +111,13 @@ fn loss(revision: Revision, event: &Event) -> Option<api::Lost> {
         Cause::Broken => "taken",
         // In one entry it ran out of time and was given to somebody else.
         Cause::Command if it.op == "received" => "taken",
-        Cause::Command if REGISTRATIONS.contains(&it.family) && event.record.is_none() => "removed",
+        Cause::Command if REGISTRATIONS.contains(&it.family) => {
+            if event.record.is_none() {
+                "removed"
+            } else {
+                "taken"
+            }
+        }
         Cause::Command | Cause::SessionExpired | Cause::SessionClosed => return None,
     };
     let (family, name, token) = (it.family.to_owned(), it.name, it.token.map(|token| token.0));

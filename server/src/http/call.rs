@@ -1,5 +1,6 @@
 //! ① One request on its way through: who asks, for what, until when.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use coracle_store::{Action, Command, Idempotency, Operation, Principal, Reply, R
 use http::{HeaderMap, Method, Uri, header};
 use percent_encoding::percent_decode_str;
 
-use super::problem::{Answer, Refused, bad_query, refused};
+use super::problem::{Answer, Refused, bad_body, bad_query, refused};
 use super::query::{self, Query};
 use crate::edge::{Admitted, Edge};
 
@@ -264,6 +265,22 @@ pub fn check_name(name: &str) -> Result<(), String> {
     } else {
         Ok(())
     }
+}
+
+/// Names in a body, in their order: `most` of them, each once.
+pub fn check_names(what: &str, names: Vec<String>, most: usize) -> Answer<Vec<Box<str>>> {
+    let refused = |detail: String| bad_body(format!("{what}: {detail}"));
+    if names.len() > most {
+        return Err(refused(format!("at most {most} actual={}", names.len())));
+    }
+    let mut seen = HashSet::with_capacity(names.len());
+    for name in &names {
+        check_name(name).map_err(refused)?;
+        if !seen.insert(name.as_str()) {
+            return Err(refused(format!("one is named twice name={name:?}")));
+        }
+    }
+    Ok(names.into_iter().map(Into::into).collect())
 }
 
 /// `locks/NAME; token=N`, the name percent-encoded where it has to be.

@@ -200,26 +200,13 @@ async fn changing(call: &mut Call) -> Answer<u64> {
     Ok(id)
 }
 
-/// A hash of the whole state.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "StateHash")]
-pub struct Hash {
-    revision: u64,
-    #[serde(rename = "hash")]
-    state: String,
-    /// The node that answers.
-    member_id: String,
-    /// Another replica has another hash at the same revision.
-    diverged: bool,
-}
-
 /// `GET /v1/maintenance/hash`: equal on all nodes at equal revisions.
 pub async fn hash(call: Call) -> Answer {
     call.query.done()?;
     let status = call.edge.node.status();
-    let body = Hash {
+    let body = api::StateHash {
         revision: status.revision.0,
-        state: format!("{:032x}", status.hash),
+        hash: format!("{:032x}", status.hash),
         member_id: status.id.to_string(),
         diverged: status.diverged,
     };
@@ -256,18 +243,10 @@ pub async fn compact(mut call: Call) -> Answer {
     }
 }
 
-/// Answer of a compaction.
-#[derive(Serialize, JsonSchema)]
-pub struct HistoryCompacted {
-    /// Changes up to this revision are forgotten.
-    compact_revision: u64,
-    revision: u64,
-}
-
 fn compacted_answer(revision: Revision, compacted: Revision) -> Response {
     respond::json(
         StatusCode::OK,
         revision,
-        &HistoryCompacted { compact_revision: compacted.0, revision: revision.0 },
+        &api::HistoryCompacted { compact_revision: compacted.0, revision: revision.0 },
     )
 }

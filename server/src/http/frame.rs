@@ -252,7 +252,8 @@ fn told_value(out: &mut Vec<u8>, event: &Event) {
     out.push(b'}');
 }
 
-fn named_event(out: &mut Vec<u8>, event: &Event, described: &Described) {
+/// An event of a recipe's object.
+pub fn named_event(out: &mut Vec<u8>, event: &Event, described: &Described) {
     let Described { family, op, name, item, session, token } = described;
     out.extend_from_slice(b"{\"family\":");
     json::string(out, family);

@@ -8,10 +8,9 @@ use coracle_store::{
 use http::{Method, StatusCode};
 
 use super::call::{Call, outcome, unexpected};
-use super::cursor::{self, Cursor};
-use super::list::{ITEMS_DEFAULT, ITEMS_MAX};
+use super::list::{ITEMS_DEFAULT, ITEMS_MAX, Listing};
 use super::problem::{Answer, bad_query};
-use super::read::{Format, Reading};
+use super::read::Format;
 use super::{json, kv, respond, watch};
 
 /// A page ends early rather than grow beyond this.
@@ -97,56 +96,17 @@ async fn list(mut call: Call) -> Answer {
     if delimiter.as_ref().is_some_and(Vec::is_empty) {
         return Err(bad_query("delimiter", "empty"));
     }
-    let limit = call.query.number("limit", 1..=ITEMS_MAX)?.unwrap_or(ITEMS_DEFAULT);
     let direction: &[u8] = if order == Order::Ascending { b"asc" } else { b"desc" };
-    let hash = cursor::list_hash(&[
-        &names.start,
-        names.end.as_deref().unwrap_or(b"\xff\xff"),
-        direction,
-        delimiter.as_deref().unwrap_or_default(),
-    ]);
-    let cursor = call.query.text("cursor")?.map(|text| Cursor::decode(&text, hash)).transpose()?;
-    let at = call.query.number("revision", 0..=u64::MAX)?.map(Revision);
-    let reading = call.reading()?;
-    let poll = call.long_poll()?;
-    call.format(&[("json", Format::Json)])?;
-    call.query.done()?;
-    if cursor.is_some() && (at.is_some() || poll.is_some()) {
-        return Err(bad_query("cursor", "not together with revision or wait: a cursor has its revision"));
+    let end = names.end.as_deref().unwrap_or(b"\xff\xff");
+    let parts = [&names.start, end, direction, delimiter.as_deref().unwrap_or_default()];
+    let listing = Listing::of(&mut call, &parts)?;
+    if let Some(unchanged) = listing.ready(&mut call, names.selection()).await? {
+        return Ok(unchanged);
     }
-    if let Some(poll) = poll {
-        if let (false, revision) = call.until_changed(poll, names.selection(), reading).await? {
-            return Ok(respond::not_modified(revision));
-        }
-    } else {
-        settle(&call, reading, cursor.as_ref()).await?;
-    }
-    let pinned = cursor.as_ref().map(|c| c.revision).or(at);
-    let page = Page {
-        names: &names,
-        order,
-        delimiter: delimiter.as_deref(),
-        limit,
-        keys_only,
-        after: cursor.as_ref(),
-    };
-    let body = call
-        .edge
-        .node
-        .read(|store| if count_only { page.count(store, pinned) } else { page.body(store, pinned, hash) });
-    match body {
-        Ok((revision, body)) => Ok(respond::json_bytes(StatusCode::OK, revision, body)),
-        Err(HistoryError::Compacted(oldest)) if cursor.is_some() => Err(cursor::expired(oldest)),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// A later page needs only the revision of the first one.
-async fn settle(call: &Call, reading: Reading, cursor: Option<&Cursor>) -> Answer<()> {
-    match cursor {
-        Some(cursor) => call.reach(cursor.revision).await,
-        None => call.settle(reading).await,
-    }
+    let page = Page { names: &names, order, delimiter: delimiter.as_deref(), keys_only, listing: &listing };
+    let (revision, body) =
+        listing.read(&call, |store| if count_only { page.count(store) } else { page.body(store) })?;
+    Ok(respond::json_bytes(StatusCode::OK, revision, body))
 }
 
 /// One page of a list.
@@ -154,26 +114,25 @@ struct Page<'a> {
     names: &'a Names,
     order: Order,
     delimiter: Option<&'a [u8]>,
-    limit: u64,
     keys_only: bool,
-    after: Option<&'a Cursor>,
+    listing: &'a Listing,
 }
 
 impl Page<'_> {
-    fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize, at: Option<Revision>) -> Range {
+    fn range(&self, start: &[u8], end: Option<&[u8]>, limit: usize) -> Range {
         Range {
             start: Key::new(Family::KV, start),
             end: end.map(|end| Key::new(Family::KV, end)),
             order: self.order,
             limit,
-            at,
+            at: self.listing.pinned(),
         }
     }
 
-    fn count(&self, store: &Store, at: Option<Revision>) -> Result<(Revision, Vec<u8>), HistoryError> {
-        let range = self.range(&self.names.start, self.names.end.as_deref(), 1, at);
+    fn count(&self, store: &Store) -> Result<(Revision, Vec<u8>), HistoryError> {
+        let range = self.range(&self.names.start, self.names.end.as_deref(), 1);
         let count = store.count(&range)? as u64;
-        let revision = at.unwrap_or_else(|| store.revision());
+        let revision = self.listing.pinned().unwrap_or_else(|| store.revision());
         let mut out = Vec::with_capacity(96);
         out.extend_from_slice(b"{\"items\":[]");
         json::number_member(&mut out, "count", count);
@@ -184,29 +143,23 @@ impl Page<'_> {
         Ok((revision, out))
     }
 
-    fn body(
-        &self,
-        store: &Store,
-        at: Option<Revision>,
-        hash: u64,
-    ) -> Result<(Revision, Vec<u8>), HistoryError> {
-        let revision = at.unwrap_or_else(|| store.revision());
+    fn body(&self, store: &Store) -> Result<(Revision, Vec<u8>), HistoryError> {
+        let revision = self.listing.pinned().unwrap_or_else(|| store.revision());
         let (mut start, mut end) = (self.names.start.clone(), self.names.end.clone());
-        if let Some(cursor) = self.after {
-            self.skip(&cursor.last, &mut start, &mut end);
+        if let Some(last) = self.listing.after() {
+            self.skip(last, &mut start, &mut end);
         }
         let mut items = Vec::with_capacity(512);
         let mut prefixes = Vec::new();
-        let mut left = self.limit;
+        let mut left = self.listing.limit;
         let mut last: Option<Vec<u8>> = None;
         let mut more = false;
         'pages: loop {
-            let chunk =
-                usize::try_from(left.min(if self.delimiter.is_some() { 32 } else { ITEMS_MAX })).unwrap_or(1);
+            let chunk = left.min(if self.delimiter.is_some() { 32 } else { self.listing.limit });
             if end.as_ref().is_some_and(|end| *end <= start) {
                 break;
             }
-            let page = store.range(&self.range(&start, end.as_deref(), chunk.max(1), at))?;
+            let page = store.range(&self.range(&start, end.as_deref(), chunk.max(1)))?;
             let mut jumped = false;
             for (key, record) in &page.items {
                 if left == 0 || items.len() > PAGE_BYTES {
@@ -233,7 +186,7 @@ impl Page<'_> {
                 break;
             }
         }
-        let cursor = last.filter(|_| more).map(|last| Cursor { revision, list: hash, last }.encode());
+        let cursor = self.listing.next(revision, last.filter(|_| more));
         let mut out = Vec::with_capacity(items.len() + prefixes.len() + 128);
         out.extend_from_slice(b"{\"items\":[");
         out.append(&mut items);

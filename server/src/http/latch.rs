@@ -7,7 +7,7 @@ use coracle_recipes::latch::{self, COUNT_MAX, CountDown, Create, Latch};
 use coracle_store::{Revision, Store, View};
 use http::StatusCode;
 
-use super::call::{Call, check_name};
+use super::call::{Call, check_name, check_names};
 use super::objects::{self, Applied, NAME, Objects};
 use super::problem::{Answer, bad_body, bad_query};
 use super::respond;
@@ -62,20 +62,11 @@ pub async fn create(mut call: Call) -> Answer {
     Ok(applied.answer(if made { StatusCode::CREATED } else { StatusCode::OK }, &body))
 }
 
-/// Declared members, in order and each once.
+/// Declared members, in order.
 pub fn members(names: Vec<String>) -> Answer<Vec<Box<str>>> {
-    if names.len() > recipes::MEMBERS {
-        return Err(bad_body(format!("members: at most {} actual={}", recipes::MEMBERS, names.len())));
-    }
-    let given = names.len();
-    let distinct: std::collections::BTreeSet<Box<str>> = names.into_iter().map(Into::into).collect();
-    if distinct.len() < given {
-        return Err(bad_body("members: one is named twice"));
-    }
-    for name in &distinct {
-        check_name(name).map_err(|detail| bad_body(format!("members: {detail}")))?;
-    }
-    Ok(distinct.into_iter().collect())
+    let mut members = check_names("members", names, recipes::MEMBERS)?;
+    members.sort();
+    Ok(members)
 }
 
 /// `POST /v1/latches/{n}/count_down`

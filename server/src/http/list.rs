@@ -5,7 +5,7 @@
 
 use axum::response::Response;
 use coracle_api as api;
-use coracle_store::{HistoryError, Revision, Selection, View};
+use coracle_store::{HistoryError, Revision, Selection, Store, View};
 use http::StatusCode;
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ pub const ITEMS_MAX: u64 = 1000;
 
 /// `limit`, `cursor` and `revision`: which page of which list.
 pub struct Listing {
-    limit: usize,
+    pub limit: usize,
     cursor: Option<Cursor>,
     at: Option<Revision>,
     /// What makes it the same list: see [`cursor::list_hash`].
@@ -82,30 +82,42 @@ impl Listing {
         names: impl FnOnce(View<'_>, Option<&str>, usize) -> Vec<String>,
         show: impl Fn(View<'_>, &str) -> Option<T>,
     ) -> Answer<Listed<T>> {
-        let after = match &self.cursor {
-            Some(cursor) => Some(
-                std::str::from_utf8(&cursor.last)
-                    .map_err(|_| bad_query("cursor", "not a cursor of this list"))?,
-            ),
-            None => None,
-        };
-        let pinned = self.cursor.as_ref().map(|cursor| cursor.revision).or(self.at);
-        let page = call.edge.node.read(|store| {
-            let view = pinned.map_or_else(|| Ok(store.view()), |at| store.view_at(at))?;
+        let after = self.after().map(std::str::from_utf8).transpose();
+        let after = after.map_err(|_| bad_query("cursor", "not a cursor of this list"))?;
+        self.read(call, |store| {
+            let view = self.pinned().map_or_else(|| Ok(store.view()), |at| store.view_at(at))?;
             let mut names = names(view, after, self.limit + 1);
             let more = names.len() > self.limit;
             names.truncate(self.limit);
             let items = names.iter().filter_map(|name| show(view, name)).collect();
             let last = names.pop().filter(|_| more).map(String::into_bytes);
             let revision = view.revision();
-            let next_cursor = last.map(|last| Cursor { revision, list: self.hash, last }.encode());
-            Ok(Listed { items, next_cursor, revision })
-        });
-        match page {
+            Ok(Listed { items, next_cursor: self.next(revision, last), revision })
+        })
+    }
+
+    /// Read a page that `page` makes, of the revision that is [`Self::pinned`].
+    pub fn read<T>(&self, call: &Call, page: impl FnOnce(&Store) -> Result<T, HistoryError>) -> Answer<T> {
+        match call.edge.node.read(page) {
             Ok(page) => Ok(page),
             Err(HistoryError::Compacted(oldest)) if self.cursor.is_some() => Err(cursor::expired(oldest)),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The revision that the page is to show, if it is not the newest.
+    pub fn pinned(&self) -> Option<Revision> {
+        self.cursor.as_ref().map(|cursor| cursor.revision).or(self.at)
+    }
+
+    /// The last name of the page before.
+    pub fn after(&self) -> Option<&[u8]> {
+        self.cursor.as_ref().map(|cursor| &*cursor.last)
+    }
+
+    /// The cursor of the next page behind `last`, if there is more.
+    pub fn next(&self, revision: Revision, last: Option<Vec<u8>>) -> Option<String> {
+        last.map(|last| Cursor { revision, list: self.hash, last }.encode())
     }
 }
 

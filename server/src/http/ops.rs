@@ -43,6 +43,7 @@ pub async fn limits(call: Call) -> Answer {
         session_ttl_max: Span::from_millis_saturating(*limits::TTL_MS.end()),
         holds_per_session_max: limits::HOLDS as u64,
         waiters_per_object_max: coracle_recipes::lock::WAITERS,
+        waiting_requests_max: config.max_waiters as u64,
         instances_per_service_max: coracle_recipes::service::INSTANCES,
         pick_instances_max: super::pick::COUNT_MAX,
         send_messages_max: queue::BATCH as u64,

@@ -3,6 +3,7 @@
 mod admin;
 mod control;
 mod delivered;
+mod messages;
 mod own;
 mod parked;
 mod read;
@@ -20,7 +21,8 @@ use coracle_store::{Millis, Reply, Revision};
 
 pub use self::admin::{configure, delete, purge, redrive, transfer};
 pub use self::control::{break_generation, close, open};
-pub use self::read::{list, message, messages, remove, show};
+pub use self::messages::messages;
+pub use self::read::{list, message, remove, show};
 pub use self::receive::receive;
 pub use self::send::send;
 pub use self::settle::{ack, nack, renew};
@@ -102,7 +104,7 @@ async fn receipts(call: &mut Call, parameter: &str) -> Answer<(Vec<Receipt>, Byt
     while let Some(text) = call.query.text(parameter)? {
         texts.push(text);
     }
-    let (body, bytes) = call.json::<api::queue::Receipts>().await?;
+    let (body, bytes) = call.json::<api::Receipts>().await?;
     texts.extend(body.receipts);
     if texts.is_empty() || texts.len() > RECEIVE {
         return Err(bad_query(parameter, format!("1 to {RECEIVE} receipts actual={}", texts.len())));

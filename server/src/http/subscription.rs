@@ -209,8 +209,7 @@ pub async fn nack(call: Call) -> Answer {
 pub async fn renew(call: Call) -> Answer {
     settle(call, |call| {
         let visibility = call.query.span("visibility", VISIBILITY_MIN..=VISIBILITY_MAX)?;
-        let visibility = visibility.ok_or_else(|| bad_query("visibility", "required"))?;
-        Ok(Settle::Renew(Millis(visibility.as_millis())))
+        Ok(Settle::Renew(visibility.map(|span| Millis(span.as_millis()))))
     })
     .await
 }
@@ -219,7 +218,7 @@ async fn settle(mut call: Call, how: impl FnOnce(&mut Call) -> Answer<Settle>) -
     let name = name(&call)?;
     let mut texts = texts(&mut call, "receipt")?;
     let how = how(&mut call)?;
-    let (more, bytes) = call.json::<api::TopicReceipts>().await?;
+    let (more, bytes) = call.json::<api::Receipts>().await?;
     texts.extend(more.receipts);
     if texts.is_empty() {
         return Err(bad_query("receipt", "required, here or as receipts in the body"));
@@ -230,12 +229,13 @@ async fn settle(mut call: Call, how: impl FnOnce(&mut Call) -> Answer<Settle>) -
     let receipts = texts.iter().map(|text| receipt(text)).collect::<Answer<Vec<_>>>()?;
     let settle = recipes::Operation::Topic(topic::Operation::Settle(name, receipts, how));
     let applied = objects::apply(&mut call, &bytes, settle).await?;
-    let recipes::Outcome::Topic(topic::Outcome::Settled(settled)) = &applied.outcome else {
+    let recipes::Outcome::Topic(topic::Outcome::Settled(settled, visibility)) = &applied.outcome else {
         return Err(objects::odd(&applied.outcome));
     };
     let items = results(texts, settled);
+    let visibility = visibility.map(|span| Span::from_millis_saturating(span.0));
     if settled.contains(&true) {
-        let body = api::TopicSettled { items, revision: applied.revision.0 };
+        let body = api::SettledMany { items, visibility, revision: applied.revision.0 };
         return Ok(applied.answer(StatusCode::OK, &body));
     }
     let detail = format!("settled before, or handed out again since receipts={}", items.len());
@@ -244,8 +244,8 @@ async fn settle(mut call: Call, how: impl FnOnce(&mut Call) -> Answer<Settle>) -
 }
 
 /// What became of each receipt.
-pub fn results(texts: Vec<String>, settled: &[bool]) -> Vec<api::SettledReceipt> {
-    let one = |(receipt, settled): (String, &bool)| api::SettledReceipt { receipt, ok: *settled };
+pub fn results(texts: Vec<String>, settled: &[bool]) -> Vec<api::Settled> {
+    let one = |(receipt, settled): (String, &bool)| api::Settled { receipt, ok: *settled };
     texts.into_iter().zip(settled).map(one).collect()
 }
 

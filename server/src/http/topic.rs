@@ -50,8 +50,8 @@ fn config(retention: &Retention) -> api::TopicConfig {
         max_messages: *max_messages,
         max_per_key: *max_per_key,
         overflow: Some(match overflow {
-            Overflow::DropOldest => api::TopicOverflow::DropOldest,
-            Overflow::Reject => api::TopicOverflow::Reject,
+            Overflow::DropOldest => api::Overflow::DropOldest,
+            Overflow::Reject => api::Overflow::Reject,
         }),
     }
 }
@@ -82,9 +82,9 @@ pub async fn configure(mut call: Call) -> Answer {
         max_bytes: config.max_bytes.map_or(default.max_bytes, |most| Some(most).filter(|most| *most > 0)),
         max_messages: config.max_messages.filter(|most| *most > 0),
         max_per_key,
-        overflow: match config.overflow.unwrap_or_default() {
-            api::TopicOverflow::DropOldest => Overflow::DropOldest,
-            api::TopicOverflow::Reject => Overflow::Reject,
+        overflow: match config.overflow.unwrap_or(api::Overflow::DropOldest) {
+            api::Overflow::DropOldest => Overflow::DropOldest,
+            api::Overflow::Reject => Overflow::Reject,
         },
     };
     let configure = topic::Operation::Configure(name.as_str().into(), Some(retention));

@@ -282,7 +282,7 @@ pub fn message(found: &Found) -> api::TopicMessage {
         key: message.key.as_deref().map(str::to_owned),
         value: api::Value::new(message.body.to_vec(), json::content_type(content_type)),
         headers: message.headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
-        expires_at: message.expires.map(|at| api::Instant::from_unix_ms(at.0)),
+        expires: message.expires.map(|at| api::Instant::from_unix_ms(at.0)),
         dead: message.dead.as_ref().map(|dead| api::DeadLetter {
             topic: dead.topic.to_string(),
             seq: dead.seq,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use coracle_api::{self as api, Code, Problem, Span};
-use coracle_recipes::{self as recipes, counter, lock, queue, topic};
+use coracle_recipes::{self as recipes, counter, election, lock, queue, semaphore, topic};
 use coracle_store::command::{
     Attach, Comparison, Condition, Delete, DeleteRange, Precondition, Put, Transaction,
 };
@@ -218,10 +218,8 @@ fn operation(operation: api::Operation, value_max: usize) -> Answer<Operation> {
             let end = super::kv_list::successor(prefix.name()).map(|end| Key::new(Family::KV, &end));
             Operation::DeleteRange(DeleteRange { start: prefix, end })
         }
-        api::Operation::Release { holding: api::Holding::Lock(name), session } => {
-            named("lock", &name)?;
-            let claim = lock::Claim { lock: name.into(), session: SessionId(session.value()), token: None };
-            recipes::Operation::Lock(lock::Operation::Release(claim)).encode()
+        api::Operation::Release { holding, session, token } => {
+            release(holding, SessionId(session.value()), token.map(Revision))?.encode()
         }
         api::Operation::Add { counter, delta, min, max } => {
             named("counter", &counter)?;
@@ -268,6 +266,27 @@ fn operation(operation: api::Operation, value_max: usize) -> Answer<Operation> {
             };
             let publish = topic::Publish { topic: name.into(), messages: vec![draft], expect_last_seq: None };
             recipes::Operation::Topic(topic::Operation::Publish(publish)).encode()
+        }
+    })
+}
+
+/// What gives a claim back: by the session that holds it, and only that grant if there is a token.
+fn release(holding: api::Holding, session: SessionId, token: Option<Revision>) -> Answer<recipes::Operation> {
+    Ok(match holding {
+        api::Holding::Lock(name) => {
+            named("lock", &name)?;
+            let claim = lock::Claim { lock: name.into(), session, token };
+            recipes::Operation::Lock(lock::Operation::Release(claim))
+        }
+        api::Holding::Semaphore(name) => {
+            named("semaphore", &name)?;
+            let claim = semaphore::Claim { semaphore: name.into(), session, token };
+            recipes::Operation::Semaphore(semaphore::Operation::Release(claim))
+        }
+        api::Holding::Election(name) => {
+            named("election", &name)?;
+            let claim = election::Claim { election: name.into(), session, token };
+            recipes::Operation::Election(election::Operation::Resign(claim, false))
         }
     })
 }

@@ -214,7 +214,6 @@ impl Talk {
             ("first_time", "<time>"),
             ("oldest", "<time>"),
             ("until", "<time>"),
-            ("expires_at", "<time>"),
             ("sent", "<time>"),
             ("until", "<time>"),
             ("expires", "<time>"),

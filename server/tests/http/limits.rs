@@ -155,7 +155,7 @@ async fn queues() {
     let batch = |count: usize| format!(r#"{{"items":[{}]}}"#, list(count, r#"{"value":"x"}"#));
     let path = "/v1/queues/q/messages?batch=true";
     assert_eq!(client.post(path, batch(most).as_bytes()).await.status, 201);
-    assert_eq!(client.post(path, batch(most + 1).as_bytes()).await.code(), "invalid_argument");
+    assert_eq!(client.post(path, batch(most + 1).as_bytes()).await.code(), "too_large");
     assert_eq!(client.get("/v1/queues/q").await.json()["length"], most);
 
     let most = of("receive_messages_max");

@@ -310,7 +310,6 @@ fn of_subscriptions(s: &str, receipt: &str) -> Vec<Bad> {
         ("nack", &format!("{r}&delay=13h"), 400),
         ("nack", &format!("{r}&count=x"), 400),
         ("nack", &format!("{r}&reason={}", "r".repeat(513)), 400),
-        ("renew", &r, 400),
         ("renew", &format!("{r}&visibility=1ms"), 400),
         ("renew", &format!("{r}&visibility=13h"), 400),
         // Of another delivery, well made: nothing is there to settle.

@@ -7,8 +7,8 @@ use coracle_api::{Code, Instant as Moment, Span};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::{Nack, Queue};
-use crate::{Error, LossReason};
+use super::Queue;
+use crate::{Error, LossReason, Nack};
 
 /// Visibility where neither the receiver nor the message says one.
 const VISIBILITY: Duration = Duration::from_secs(30);

@@ -2,22 +2,20 @@
 
 use std::collections::VecDeque;
 use std::future::IntoFuture;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coracle_api::{
-    Deleted, Gap, SessionId, Subscription as View, SubscriptionConfig, TopicDelivery, TopicMessage,
-    TopicReceipts, TopicReceived, TopicSettled,
+    Deleted, Gap, SettledMany, Subscription as View, SubscriptionConfig, TopicDelivery, TopicMessage,
+    TopicReceived,
 };
 use reqwest::Method;
 
-use super::{Topic, visible, wait_of};
+use super::Topic;
 use crate::call::Call;
 use crate::escape::escape;
+use crate::inbox::{Inbox, Receive};
 use crate::kv::Pending;
 use crate::{Error, Nack};
-
-/// Longest single request of a wait: a node that died silently costs no more than this.
-const STEP: Duration = Duration::from_secs(20);
 
 /// A durable subscription of a topic or pattern.
 #[derive(Debug, Clone)]
@@ -54,117 +52,57 @@ impl Subscription {
 
     /// Go to `new`, `first`, `last`, a seq, or a time; what was handed out is forgotten.
     pub async fn seek(&self, to: impl ToString) -> Result<View, Error> {
-        self.topic.client.ask(self.change("/seek").query("to", to.to_string())).await
+        self.topic.client.ask(self.inbox().change("seek").query("to", to.to_string())).await
     }
 
-    /// Messages to be received; await it.
-    pub fn receive(&self) -> ReceiveFrom {
-        ReceiveFrom {
-            subscription: self.clone(),
-            max: 1,
-            wait: Duration::ZERO,
-            visibility: None,
-            session: None,
-        }
+    /// Messages to be received.
+    pub fn receive(&self) -> Receive<Self> {
+        Receive::new(self.clone())
     }
 
     /// Acknowledge deliveries by their receipts: for good.
-    pub async fn ack(&self, receipts: Vec<String>) -> Result<TopicSettled, Error> {
-        self.topic.client.ask(self.change("/ack").json(&TopicReceipts { receipts })?).await
+    pub async fn ack(&self, receipts: Vec<String>) -> Result<SettledMany, Error> {
+        self.inbox().ack(receipts).await
     }
 
     /// Give deliveries back.
-    pub async fn nack(&self, receipts: Vec<String>, nack: &Nack) -> Result<TopicSettled, Error> {
-        let call = self
-            .change("/nack")
-            .query_some("delay", visible(nack.delay))
-            .query_some("count", nack.uncounted.then_some(false))
-            .flag("fatal", nack.fatal)
-            .query_some("reason", nack.reason.as_deref());
-        self.topic.client.ask(call.json(&TopicReceipts { receipts })?).await
+    pub async fn nack(&self, receipts: Vec<String>, nack: &Nack) -> Result<SettledMany, Error> {
+        self.inbox().nack(receipts, nack).await
     }
 
-    /// Keep deliveries so much longer.
-    pub async fn renew(&self, receipts: Vec<String>, visibility: Duration) -> Result<TopicSettled, Error> {
-        let call = self.change("/renew").query_some("visibility", visible(Some(visibility)));
-        self.topic.client.ask(call.json(&TopicReceipts { receipts })?).await
+    /// Keep deliveries so much longer; as long as the subscription has it unless said.
+    pub async fn renew(
+        &self,
+        receipts: Vec<String>,
+        visibility: Option<Duration>,
+    ) -> Result<SettledMany, Error> {
+        self.inbox().renew(receipts, visibility).await
+    }
+
+    fn inbox(&self) -> Inbox {
+        Inbox { client: self.topic.client.clone(), path: self.path("") }
     }
 
     fn path(&self, tail: &str) -> String {
         self.topic.path(&format!("/subscriptions/{}{tail}", escape(self.name.as_bytes())))
     }
-
-    fn change(&self, tail: &str) -> Call {
-        Call::change(Method::POST, self.path(tail))
-    }
 }
 
-/// Messages to be received; await it for one answer, or consume one by one. Nothing to be had is an empty list.
-#[derive(Debug, Clone)]
-#[must_use = "nothing is received before it is awaited"]
-pub struct ReceiveFrom {
-    subscription: Subscription,
-    max: u32,
-    wait: Duration,
-    visibility: Option<Duration>,
-    session: Option<SessionId>,
-}
-
-impl ReceiveFrom {
-    /// At most so many, 1 to 100.
-    pub fn max(mut self, max: u32) -> Self {
-        self.max = max;
-        self
-    }
-
-    /// How long to wait for the first. [`Duration::MAX`] waits without end.
-    pub fn wait(mut self, wait: Duration) -> Self {
-        self.wait = wait;
-        self
-    }
-
-    /// How long a delivery may stay unsettled; that of the subscription unless said.
-    pub fn visibility(mut self, visibility: Duration) -> Self {
-        self.visibility = Some(visibility);
-        self
-    }
-
-    /// The deliveries live with this session instead of a time. An exclusive subscription needs one.
-    pub fn session(mut self, session: SessionId) -> Self {
-        self.session = Some(session);
-        self
-    }
-
+impl Receive<Subscription> {
     /// One delivery after the other, without end; the wait is not counted.
     #[must_use]
     pub fn consume(self) -> Consume {
         Consume { receive: self.wait(Duration::MAX), ready: VecDeque::new(), acks: Vec::new(), gap: None }
     }
 
-    async fn run(&self, mut acks: Vec<String>) -> Result<TopicReceived, Error> {
-        let end = Instant::now().checked_add(self.wait);
-        loop {
-            let left = end.map_or(STEP, |end| end.saturating_duration_since(Instant::now()));
-            // A lost answer is asked for again under the same key: the same messages, not the next ones.
-            let mut call = self
-                .subscription
-                .change("/receive")
-                .query("max", self.max.to_string())
-                .query_some("visibility", visible(self.visibility))
-                .query_some("session", self.session);
-            for receipt in std::mem::take(&mut acks) {
-                call = call.query("acks", receipt);
-            }
-            let received: TopicReceived =
-                self.subscription.topic.client.ask(wait_of(call, left.min(STEP))).await?;
-            if !received.items.is_empty() || received.gap.is_some() || left.is_zero() {
-                return Ok(received);
-            }
-        }
+    async fn run(&self, acks: Vec<String>) -> Result<TopicReceived, Error> {
+        let enough = |received: &TopicReceived| !received.items.is_empty() || received.gap.is_some();
+        let (received, _) = self.source.inbox().receive(&self.terms, acks, enough).await?;
+        Ok(received)
     }
 }
 
-impl IntoFuture for ReceiveFrom {
+impl IntoFuture for Receive<Subscription> {
     type Output = Result<TopicReceived, Error>;
     type IntoFuture = Pending<TopicReceived>;
 
@@ -176,7 +114,7 @@ impl IntoFuture for ReceiveFrom {
 /// Deliveries one by one. What is acknowledged here goes with the next receive: one entry a batch.
 #[derive(Debug)]
 pub struct Consume {
-    receive: ReceiveFrom,
+    receive: Receive<Subscription>,
     ready: VecDeque<TopicDelivery>,
     acks: Vec<String>,
     gap: Option<Gap>,
@@ -193,7 +131,7 @@ impl Consume {
     pub async fn next(&mut self) -> Result<Delivery, Error> {
         loop {
             if let Some(delivery) = self.ready.pop_front() {
-                return Ok(Delivery { subscription: self.receive.subscription.clone(), delivery });
+                return Ok(Delivery { subscription: self.receive.source.clone(), delivery });
             }
             while self.acks.len() > ACKS {
                 let rest = self.acks.split_off(ACKS);
@@ -232,7 +170,7 @@ impl Consume {
 
     /// A receipt that came too late is no error of the others: its message comes again.
     async fn settle(&self, receipts: Vec<String>) -> Result<(), Error> {
-        match self.receive.subscription.ack(receipts).await {
+        match self.receive.source.ack(receipts).await {
             Err(error) if error.code() == Some(coracle_api::Code::ReceiptStale) => Ok(()),
             settled => settled.map(drop),
         }
@@ -281,7 +219,7 @@ impl Delivery {
     }
 
     /// Keep it so much longer.
-    pub async fn renew(&self, visibility: Duration) -> Result<(), Error> {
+    pub async fn renew(&self, visibility: Option<Duration>) -> Result<(), Error> {
         self.subscription.renew(vec![self.delivery.receipt.clone()], visibility).await.map(drop)
     }
 }

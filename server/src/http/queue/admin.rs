@@ -50,7 +50,7 @@ pub async fn delete(mut call: Call) -> Answer {
             Err(refused) => return Err(refused),
         }
     }
-    let body = wire::QueueDeleted { deleted, revision: revision.0 };
+    let body = coracle_api::Deleted { deleted, revision: revision.0, previous: None };
     Ok(respond::json(StatusCode::OK, revision, &body))
 }
 

@@ -56,11 +56,12 @@ impl Shape {
             edge.node.read(|store| items.iter_mut().for_each(|item| fill(store, &self.queue, item)));
         }
         let settled = self.acks.iter().zip(acked);
-        let acks: Vec<_> =
-            settled.map(|(receipt, ok)| wire::Settled { receipt: receipt_text(receipt), ok }).collect();
+        let acks: Vec<_> = settled
+            .map(|(receipt, ok)| coracle_api::Settled { receipt: receipt_text(receipt), ok })
+            .collect();
         let body = wire::Received {
             items,
-            acks: (!acks.is_empty()).then_some(acks),
+            acks,
             session: session.map(ids::session),
             valid_for,
             generation: None,

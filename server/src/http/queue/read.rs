@@ -1,22 +1,21 @@
-//! ⑦ Reading queues and their messages, without effect; and taking one message out.
+//! ⑦ Reading queues, and single messages, without effect; and taking one message out.
 
 use coracle_api::queue as wire;
 use coracle_api::{Code, Problem};
-use coracle_recipes::queue::{self, MessageId, Messages, Operation, Outcome, Own, State};
-use coracle_store::View;
+use coracle_recipes::queue::{self, MessageId, Operation, Outcome, Own};
 use http::StatusCode;
 
 use super::super::call::Call;
-use super::super::list::Listing;
 use super::super::objects::{NAME, Objects};
-use super::super::problem::{Answer, Refused, bad_query};
-use super::super::respond;
+use super::super::problem::{Answer, Refused};
+use super::super::{respond, watch};
 use super::{apply, odd, shown};
 
 /// Where the id is in `/v1/queues/{name}/messages/{id}`.
 const ID: usize = 4;
 
-static QUEUES: Objects<wire::Queue> = Objects { family: queue::NAME, names: queue::list, show: shown::queue };
+pub(super) static QUEUES: Objects<wire::Queue> =
+    Objects { family: queue::NAME, names: queue::list, show: shown::queue };
 /// With the line of receivers.
 static WHOLE: Objects<wire::Queue> = Objects { family: queue::NAME, names: queue::list, show: shown::whole };
 
@@ -35,76 +34,6 @@ pub async fn show(call: Call) -> Answer {
         .await
 }
 
-/// `GET /v1/queues/{q}/messages`: a page, as of one revision.
-pub async fn messages(mut call: Call) -> Answer {
-    let name = call.name(NAME)?;
-    let words = [
-        ("ready", "ready"),
-        ("blocked", "blocked"),
-        ("delayed", "delayed"),
-        ("in_flight", "in_flight"),
-        ("held", "held"),
-        ("dead", "dead"),
-    ];
-    let word = call.query.word("state", &words)?;
-    let generation = call.query.number("generation", 1..=u64::MAX)?;
-    if word.is_some() && generation.is_some() {
-        return Err(bad_query("generation", "not together with state"));
-    }
-    let (mut name, mut state) = (name, None);
-    match word {
-        Some("ready") => state = Some(State::Ready),
-        Some("blocked") => state = Some(State::Blocked),
-        Some("delayed") => state = Some(State::Delayed),
-        Some("in_flight") => state = Some(State::InFlight),
-        Some("held") => state = Some(State::Held),
-        Some(_) => {
-            call.barrier().await?;
-            let known = call.edge.node.read(|store| queue::statistics(store.view(), &name));
-            let plain = format!("{name}{}", queue::DEAD);
-            name = known.and_then(|known| known.dead_letter).unwrap_or(plain);
-        }
-        None => {}
-    }
-    let number = generation.map(u64::to_be_bytes).unwrap_or_default();
-    let parts = [b"messages", name.as_bytes(), word.unwrap_or_default().as_bytes(), &number];
-    let listing = Listing::of(&mut call, &parts)?;
-    if let Some(unchanged) = listing.ready(&mut call, QUEUES.selection(&name)?).await? {
-        return Ok(unchanged);
-    }
-    let names = |view: View<'_>, after: Option<&str>, limit: usize| {
-        let after = after.map(unhex);
-        let items = match generation {
-            Some(number) => {
-                let Some(slot) = queue::slot_of(view, &name, number) else { return Vec::new() };
-                let after = after.as_deref().and_then(MessageId::from_end);
-                queue::items(view, &name, slot, after, limit)
-            }
-            None => queue::messages(view, &name, &Messages { state, after, limit }),
-        };
-        items.iter().map(|item| hex(&item.position)).collect()
-    };
-    let show = |view: View<'_>, position: &str| {
-        let id = MessageId::from_end(&unhex(position))?;
-        queue::message(view, &name, id).map(|item| shown::item(&item))
-    };
-    Ok(listing.page(&call, names, show)?.answer())
-}
-
-/// Positions in a cursor are text.
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    let pair = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
-    (0..text.len()).step_by(2).filter_map(pair).collect()
-}
-
 fn id(call: &Call) -> Answer<MessageId> {
     let raw = call.uri.path().split('/').nth(ID + 1).unwrap_or_default();
     raw.parse().map_err(|()| Refused::from(Problem::invalid("path", "id", "a message's id, such as 812-0")))
@@ -113,6 +42,10 @@ fn id(call: &Call) -> Answer<MessageId> {
 /// `GET /v1/queues/{q}/messages/{id}`
 pub async fn message(mut call: Call) -> Answer {
     let (name, id) = (call.name(NAME)?, id(&call)?);
+    if let Some(watching) = watch::asked(&mut call)? {
+        let scope = super::messages::following(QUEUES.selection(&name)?, name, id);
+        return watch::open(call, watching, scope).await;
+    }
     if let Some(revision) = call.ready(QUEUES.selection(&name)?).await? {
         return Ok(respond::not_modified(revision));
     }
@@ -140,6 +73,6 @@ pub async fn remove(mut call: Call) -> Answer {
     let bytes = call.no_body().await?;
     let (applied, outcome) = apply(&mut call, &bytes, Operation::Remove(name.into(), id)).await?;
     let Outcome::Moved(deleted, _) = outcome else { return Err(odd(outcome)) };
-    let body = wire::QueueDeleted { deleted, revision: applied.revision.0 };
+    let body = coracle_api::Deleted { deleted, revision: applied.revision.0, previous: None };
     Ok(applied.answer(StatusCode::OK, &body))
 }

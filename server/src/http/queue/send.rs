@@ -93,8 +93,11 @@ fn located(mut response: Response, queue: &str, id: &str) -> Response {
 async fn send_many(mut call: Call, name: String) -> Answer {
     let attach = session(&mut call)?;
     let (many, bytes) = call.json::<wire::SendMany>().await?;
-    if many.items.is_empty() || many.items.len() > BATCH {
-        return Err(bad_body(format!("items: 1 to {BATCH} actual={}", many.items.len())));
+    if many.items.is_empty() {
+        return Err(bad_body("items: at least one"));
+    }
+    if many.items.len() > BATCH {
+        return Err(too_large("send_messages", BATCH as u64, Some(many.items.len() as u64)));
     }
     let most = call.edge.config.max_value.0;
     let messages = many.items.into_iter().map(|item| one(item, most)).collect::<Answer<Vec<_>>>()?;

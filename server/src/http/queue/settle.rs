@@ -1,8 +1,7 @@
 //! ① Settling deliveries by their receipts: ack, nack, renew.
 
 use axum::response::Response;
-use coracle_api::Span;
-use coracle_api::queue as wire;
+use coracle_api::{self as api, Span};
 use coracle_recipes::queue::{self, Nack, Operation, Outcome, Receipt, VISIBILITY};
 use coracle_store::{Millis, limits};
 use http::StatusCode;
@@ -71,8 +70,8 @@ fn answer(
     settled: Vec<bool>,
     visibility: Option<Millis>,
 ) -> Response {
-    let item = |(receipt, ok): (&Receipt, bool)| wire::Settled { receipt: receipt_text(receipt), ok };
-    let body = wire::SettledMany {
+    let item = |(receipt, ok): (&Receipt, bool)| api::Settled { receipt: receipt_text(receipt), ok };
+    let body = api::SettledMany {
         items: receipts.iter().zip(settled).map(item).collect(),
         visibility: visibility.map(|span| Span::from_millis_saturating(span.0)),
         revision: applied.revision.0,

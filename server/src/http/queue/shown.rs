@@ -28,6 +28,7 @@ pub fn delivery(delivery: &Delivery, session: Option<SessionId>) -> wire::Messag
         priority: delivery.priority,
         group: text(delivery.group.as_deref()),
         headers: headers(&delivery.headers),
+        since: delivery.since.map(instant),
         until: delivery.until.map(instant),
         session: session.map(ids::session),
         dead: delivery.death.as_ref().map(dead),
@@ -233,8 +234,8 @@ fn config(config: &Config) -> wire::QueueConfig {
         retention: Some(span(config.retention)),
         max_length: config.max_length,
         overflow: match config.overflow {
-            Overflow::Reject => wire::Overflow::Reject,
-            Overflow::DropOldest => wire::Overflow::DropOldest,
+            Overflow::Reject => coracle_api::Overflow::Reject,
+            Overflow::DropOldest => coracle_api::Overflow::DropOldest,
         },
         dedup_window: Some(span(config.dedup_window)),
         single_active: config.single_active,
@@ -329,8 +330,8 @@ pub fn configured(name: &str, wanted: wire::QueueConfig) -> Answer<Config> {
         retention: span(wanted.retention, plain.retention),
         max_length: wanted.max_length,
         overflow: match wanted.overflow {
-            wire::Overflow::Reject => Overflow::Reject,
-            wire::Overflow::DropOldest => Overflow::DropOldest,
+            coracle_api::Overflow::Reject => Overflow::Reject,
+            coracle_api::Overflow::DropOldest => Overflow::DropOldest,
         },
         dedup_window: span(wanted.dedup_window, plain.dedup_window),
         single_active: wanted.single_active,
@@ -355,15 +356,6 @@ fn within(what: &str, number: Option<u64>, min: u64, max: u64) -> Answer<()> {
 fn waits_for(wanted: wire::Barrier) -> Answer<barrier::Barrier> {
     within("size", wanted.size, 1, barrier::ITEMS)?;
     within("deadline", wanted.deadline.map(Span::as_millis), 1, SPAN.0)?;
-    let names = |what: &str, names: wire::Names, most: usize| {
-        if names.0.len() > most {
-            return Err(bad_body(format!("{what}: at most {most} actual={}", names.0.len())));
-        }
-        for name in &names.0 {
-            call::check_name(name).map_err(|detail| bad_body(format!("{what}: {detail}")))?;
-        }
-        Ok::<_, super::Refused>(names.0.into_iter().map(Into::into).collect())
-    };
     if wanted.on_deadline.is_some() && wanted.deadline.is_none() {
         return Err(bad_body("on_deadline: only with deadline"));
     }
@@ -371,9 +363,9 @@ fn waits_for(wanted: wire::Barrier) -> Answer<barrier::Barrier> {
     Ok(barrier::Barrier {
         any: wanted.when == wire::BarrierMode::Any,
         size: wanted.size,
-        contains: names("contains", wanted.contains, barrier::DECLARED)?,
-        absent: names("absent", wanted.absent, barrier::NAMED)?,
-        signals: names("signals", wanted.signals, barrier::NAMED)?,
+        contains: call::check_names("contains", wanted.contains.0, barrier::DECLARED)?,
+        absent: call::check_names("absent", wanted.absent.0, barrier::NAMED)?,
+        signals: call::check_names("signals", wanted.signals.0, barrier::NAMED)?,
         deadline: wanted.deadline.map(|after| barrier::Deadline {
             after: Millis(after.as_millis()),
             breaks: wanted.on_deadline == Some(wire::OnDeadline::Break),

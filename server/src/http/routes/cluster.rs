@@ -3,7 +3,7 @@
 use coracle_api::Code::{
     AlreadyExists, Compacted, MemberNotFound, NotCaughtUp, RouteNotFound, WouldLoseQuorum,
 };
-use coracle_api::{Cluster, Limits, Member, MemberAdded, Page, Version};
+use coracle_api::{Cluster, HistoryCompacted, Limits, Member, MemberAdded, Page, StateHash, Version};
 
 use super::super::endpoint::{Content, Endpoint, Family, delete, get, post};
 use super::super::params::{Kind, Param};
@@ -51,9 +51,9 @@ fn cluster_rows() -> Vec<Endpoint> {
             .takes(&[ID]).answers::<Member>(200).problems(&[MemberNotFound, NotCaughtUp]),
         post("/v1/maintenance/compact", cluster::compact).says("Forget history.")
             .more("One of `revision` and `keep` is required.")
-            .takes(&[REVISION, KEEP]).needs("keep=1000").changes().answers::<cluster::HistoryCompacted>(200).problems(&[Compacted]),
+            .takes(&[REVISION, KEEP]).needs("keep=1000").changes().answers::<HistoryCompacted>(200).problems(&[Compacted]),
         get("/v1/maintenance/hash", cluster::hash).says("A hash of the state: equal on all nodes at equal revisions.")
-            .answers::<cluster::Hash>(200),
+            .answers::<StateHash>(200),
     ]
 }
 

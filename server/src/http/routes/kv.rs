@@ -1,8 +1,8 @@
 //! The rows of keys, transactions and events.
 
 use coracle_api::Code::{
-    Compacted, DuplicateKey, KeyNotFound, MethodNotAllowed, NotHolder, OutOfRange, QueueFull, ReceiptStale,
-    RevisionMismatch, SessionExpired, TopicFull,
+    Compacted, DuplicateKey, KeyNotFound, MethodNotAllowed, NotHolder, NotLeader, OutOfRange, QueueFull,
+    ReceiptStale, RevisionMismatch, SessionExpired, TopicFull,
 };
 use coracle_api::{Deleted, Entry, Event, HoldFrame, KvHistory, KvList, Put, Txn, TxnResult};
 use schemars::JsonSchema;
@@ -89,7 +89,7 @@ fn rows() -> Vec<Endpoint> {
         post("/v1/txn", txn::run).says("Change several keys at once, if all compares hold.")
             .more("A compare that does not hold is no error: `succeeded` is false and `else` has happened.")
             .json::<Txn>().changes().answers::<TxnResult>(200)
-            .problems(&[DuplicateKey, SessionExpired, NotHolder, OutOfRange, QueueFull, ReceiptStale, TopicFull]),
+            .problems(&[DuplicateKey, SessionExpired, NotHolder, NotLeader, OutOfRange, QueueFull, ReceiptStale, TopicFull]),
         get("/v1/events", events::stream).says("All changes of all families on one stream.")
             .takes(&[FAMILY, NAME_PREFIX]).always_watches::<Event>(),
     ]

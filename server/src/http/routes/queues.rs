@@ -5,10 +5,9 @@ use coracle_api::Code::{
     QueueNotFound, ReceiptStale, SessionExpired, SessionRequired, TooManyWaiters, UnsupportedMediaType,
 };
 use coracle_api::queue::{
-    Consuming, Controlled, Count, Message, Queue, QueueConfig, QueueDeleted, Receipts, Received, Sent,
-    SentOneOrMany, SettledMany,
+    Consuming, Controlled, Count, Message, Queue, QueueConfig, Received, Sent, SentOneOrMany,
 };
-use coracle_api::{HoldFrame, Page, Span};
+use coracle_api::{Deleted, HoldFrame, Page, Receipts, SettledMany, Span};
 use coracle_recipes::queue::{RECEIVE, SPAN, VISIBILITY};
 
 use super::super::endpoint::{Content, Endpoint, Family, delete, get, post, put};
@@ -74,18 +73,19 @@ fn rows() -> Vec<Endpoint> {
             .json::<QueueConfig>().sample(r#"{"visibility":"1m","max_deliveries":3}"#).changes()
             .answers::<Queue>(200).answers::<Queue>(201).problems(&[QueueNotEmpty, QueueKindMismatch]),
         delete("/v1/queues/{name}", queue::delete).says("Delete a queue with all its messages.")
-            .changes().answers::<QueueDeleted>(200).problems(&[QueueNotFound, QueueNotEmpty]),
+            .changes().answers::<Deleted>(200).problems(&[QueueNotFound, QueueNotEmpty]),
         get("/v1/queues/{name}/messages", queue::messages).says("Look at messages, without effect.")
             .takes(&[STATE, Param::number("generation", 1).says("Items of this generation of a barrier queue, in their order.")])
-            .pages().waits().answers::<Page<Message>>(200).problems(&[CursorExpired]),
+            .more("In a watch with `state` an event says that a message `entered` it or `left` it.")
+            .pages().waits().watches::<Message>().answers::<Page<Message>>(200).problems(&[CursorExpired]),
         post("/v1/queues/{name}/messages", queue::send).says("Send a message: the body is the value.")
             .more("202: with `wait` in a barrier queue with `delivery=self`, the item is in and its turn has not come.")
             .takes(SEND).value().sample(r#"{"items":[{"value":"hello"}]}"#).changes().answers::<Sent>(200).answers::<SentOneOrMany>(201).answers::<Sent>(202)
             .problems(&[QueueFull, QueueKindMismatch, SessionExpired, MessageNotFound, UnsupportedMediaType]),
         get("/v1/queues/{name}/messages/{id}", queue::message).says("Look at one message.")
-            .takes(&[ID]).waits().answers::<Message>(200).problems(&[MessageNotFound]),
+            .takes(&[ID]).waits().watches::<Message>().answers::<Message>(200).problems(&[MessageNotFound]),
         delete("/v1/queues/{name}/messages/{id}", queue::remove).says("Take one message out, whatever its state.")
-            .takes(&[ID]).changes().answers::<QueueDeleted>(200).problems(&[MessageNotFound]),
+            .takes(&[ID]).changes().answers::<Deleted>(200).problems(&[MessageNotFound]),
         post("/v1/queues/{name}/receive", queue::receive).says("Receive messages, or wait for them in line.")
             .more("With a session the delivery lasts as long as the session. 204: `format=raw`, and there is nothing.")
             .takes(RECEIVING).trio().formats(&["json", "raw"]).changes()

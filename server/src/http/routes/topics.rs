@@ -6,8 +6,8 @@ use coracle_api::Code::{
     TopicNotFound, UnsupportedMediaType,
 };
 use coracle_api::{
-    Deleted, Page, Published, Span, Subscription, SubscriptionConfig, Topic, TopicConfig, TopicDeleted,
-    TopicFrame, TopicMessage, TopicMessages, TopicReceipts, TopicReceived, TopicSettled,
+    Deleted, Page, Published, Receipts, SettledMany, Span, Subscription, SubscriptionConfig, Topic,
+    TopicConfig, TopicDeleted, TopicFrame, TopicMessage, TopicMessages, TopicReceived,
 };
 
 use super::super::endpoint::{Content, Endpoint, Family, delete, get, post, put};
@@ -131,14 +131,14 @@ fn subscription_rows() -> Vec<Endpoint> {
             .answers::<TopicReceived>(200).answers_with(200, Content::Value).answers_with(204, Content::None)
             .problems(&[SubscriptionNotFound, SubscriptionBusy, SessionRequired, SessionExpired, TooManyInFlight, TooManyWaiters]),
         post("/v1/topics/{topic}/subscriptions/{name}/ack", subscription::ack).says("Acknowledge deliveries, for good.")
-            .takes(&[SUBJECT, SUBSCRIPTION, RECEIPT]).needs(NEEDS).json::<TopicReceipts>().changes()
-            .answers::<TopicSettled>(200).problems(&[ReceiptStale, SubscriptionNotFound]),
+            .takes(&[SUBJECT, SUBSCRIPTION, RECEIPT]).needs(NEEDS).json::<Receipts>().changes()
+            .answers::<SettledMany>(200).problems(&[ReceiptStale, SubscriptionNotFound]),
         post("/v1/topics/{topic}/subscriptions/{name}/nack", subscription::nack).says("Give deliveries back.")
-            .takes(&[SUBJECT, SUBSCRIPTION, RECEIPT]).takes(NACK).needs(NEEDS).json::<TopicReceipts>().changes()
-            .answers::<TopicSettled>(200).problems(&[ReceiptStale, SubscriptionNotFound]),
+            .takes(&[SUBJECT, SUBSCRIPTION, RECEIPT]).takes(NACK).needs(NEEDS).json::<Receipts>().changes()
+            .answers::<SettledMany>(200).problems(&[ReceiptStale, SubscriptionNotFound]),
         post("/v1/topics/{topic}/subscriptions/{name}/renew", subscription::renew).says("Keep deliveries longer.")
-            .takes(&[SUBJECT, SUBSCRIPTION, RECEIPT, VISIBILITY.required()]).needs(NEEDS).json::<TopicReceipts>().changes()
-            .answers::<TopicSettled>(200).problems(&[ReceiptStale, SubscriptionNotFound]),
+            .takes(&[SUBJECT, SUBSCRIPTION, RECEIPT, VISIBILITY]).needs(NEEDS).json::<Receipts>().changes()
+            .answers::<SettledMany>(200).problems(&[ReceiptStale, SubscriptionNotFound]),
         post("/v1/topics/{topic}/subscriptions/{name}/seek", subscription::seek).says("Go to another place; what was handed out is forgotten.")
             .takes(&[SUBJECT, SUBSCRIPTION, TO]).changes().answers::<Subscription>(200).problems(&[SubscriptionNotFound, TooLarge]),
     ]
