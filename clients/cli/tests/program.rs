@@ -1,5 +1,8 @@
 //! The program as a script sees it: what it prints where, and how it ends.
 
+#[path = "../../rust/tests/it/document.rs"]
+mod document;
+
 use std::process::{Command, Output};
 
 /// Nobody listens on the discard port of loopback.
@@ -77,6 +80,14 @@ fn words(line: &str) -> Option<Vec<String>> {
     Some(parts.flat_map(quoted).collect())
 }
 
+/// The method and the target of a curl command.
+fn asked(line: &str) -> (&str, &str) {
+    let method = line.split_once("-X ").map_or("GET", |(_, rest)| rest.split(' ').next().unwrap());
+    let from = line.find(NOBODY).expect("the address") + NOBODY.len();
+    let target = line[from..].split(['\'', ' ', '\n']).next().unwrap();
+    (method, target)
+}
+
 #[test]
 fn every_command_shows_its_curl_or_says_that_there_is_none() {
     let mut all = Vec::new();
@@ -99,6 +110,10 @@ fn every_command_shows_its_curl_or_says_that_there_is_none() {
             let shown = code(&output) == Some(0) && out.starts_with("curl ") && out.contains(NOBODY);
             let refused = code(&output) == Some(2) && err.contains("no curl command");
             assert!(shown || refused, "{example:?}: {output:?}");
+            if shown {
+                let (method, target) = asked(&out);
+                assert_eq!(document::fault(method, target), None, "{example:?}: {out}");
+            }
             tried += 1;
         }
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
+use crate::document::fault;
+
 #[derive(Debug, Clone)]
 pub struct Request {
     pub method: String,
@@ -70,6 +72,17 @@ impl Reply {
 pub struct Fake {
     pub url: String,
     seen: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Drop for Fake {
+    /// Whatever the script answers, a server of ours would have to take what was asked.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let faults: Vec<String> =
+                self.seen().iter().filter_map(|r| fault(&r.method, &r.target)).collect();
+            assert_eq!(faults, Vec::<String>::new());
+        }
+    }
 }
 
 type Script = Arc<Mutex<dyn FnMut(&Request) -> Reply + Send>>;

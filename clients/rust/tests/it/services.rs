@@ -74,6 +74,41 @@ async fn a_registration_is_renewed_and_taken_back() {
 }
 
 #[tokio::test]
+async fn a_lost_answer_to_a_registration_is_asked_for_again_under_the_same_key() {
+    let mut first = true;
+    let mut script = service(|_| renewed("passing", ""));
+    let server =
+        Fake::start(move |request| if std::mem::take(&mut first) { Reply::Cut } else { script(request) })
+            .await;
+    let registration = client(&server).service("web").register(quick()).await.unwrap();
+    assert_eq!(registration.generation(), 1, "registered once");
+    let seen = server.seen();
+    assert_eq!(seen[0].target, seen[1].target);
+    let key = |at: usize| seen[at].header("idempotency-key").unwrap();
+    assert_eq!(key(0), key(1));
+}
+
+#[tokio::test]
+async fn renewals_that_find_nobody_are_tried_again_before_the_end() {
+    // Cut, refused, unanswered: none of them says that the registration is gone.
+    let server = Fake::start(service(|n| match n {
+        0 => Reply::Cut,
+        1 => Reply::problem(api::Code::NoLeader),
+        _ => renewed("passing", ""),
+    }))
+    .await;
+    let instance = Instance::new("10.0.0.7", 80).id("a").ttl(Duration::from_secs(3));
+    let registration = client(&server).service("web").register(instance).await.unwrap();
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    while server.lines().iter().filter(|line| line.contains("/renew")).count() < 4 {
+        assert!(std::time::Instant::now() < end, "{:?}", server.lines());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!((registration.state(), registration.generation()), (RegistrationState::Registered, 1));
+    assert_eq!(server.lines().iter().filter(|line| line.starts_with("PUT")).count(), 1);
+}
+
+#[tokio::test]
 async fn what_is_lost_is_registered_again_with_what_was_said_since() {
     for (status, code) in [(410, "session_expired"), (404, "instance_not_found")] {
         let server = Fake::start(service(move |n| match n {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use coracle_client::{Coracle, MessageUpdate, Messages};
+use coracle_client::api::Code;
+use coracle_client::{Consume, Coracle, MessageUpdate, Messages};
 use futures::StreamExt;
 
 use crate::fake::{Fake, Reply, Request, Then};
@@ -75,31 +76,80 @@ async fn a_stream_goes_on_behind_the_last_message_and_tells_each_once() {
     );
 }
 
+/// An answer to a receive with these messages.
+fn received(seqs: &[u64], more: &str) -> Reply {
+    let item = |seq: &u64| {
+        let message = message(*seq);
+        format!(r#"{{"receipt":"r1:{seq}","deliveries":1,{}"#, &message[1..])
+    };
+    let items: Vec<String> = seqs.iter().map(item).collect();
+    Reply::json(200, format!(r#"{{"items":[{}]{more},"revision":9}}"#, items.join(",")))
+}
+
+fn consume(server: &Fake, max: u32) -> Consume {
+    client(&server.url).topic("news").subscription("mailer").receive().max(max).consume()
+}
+
+const RECEIVE: &str = "POST /v1/topics/news/subscriptions/mailer/receive";
+
 #[tokio::test]
 async fn what_is_done_is_acknowledged_with_the_next_receive() {
-    let received = |seqs: &[u64]| {
-        let item = |seq: &u64| {
-            let message = message(*seq);
-            format!(r#"{{"receipt":"r1:{seq}","deliveries":1,{}"#, &message[1..])
-        };
-        let items: Vec<String> = seqs.iter().map(item).collect();
-        Reply::json(200, format!(r#"{{"items":[{}],"revision":9}}"#, items.join(",")))
-    };
-    let server = Fake::start(in_turn(vec![received(&[1, 2]), received(&[]), received(&[3])])).await;
-    let subscription = client(&server.url).topic("news").subscription("mailer");
-    let mut consume = subscription.receive().max(2).consume();
+    let replies = vec![received(&[1, 2], ""), received(&[], ""), received(&[3], "")];
+    let server = Fake::start(in_turn(replies)).await;
+    let mut consume = consume(&server, 2);
     for text in ["n1", "n2", "n3"] {
         let delivery = consume.next().await.unwrap();
         assert_eq!(delivery.bytes(), text.as_bytes());
         consume.done(delivery);
     }
-    let path = "POST /v1/topics/news/subscriptions/mailer/receive";
     assert_eq!(
         server.lines(),
         [
-            format!("{path}?max=2&wait=20s"),
-            format!("{path}?max=2&acks=r1%3A1&acks=r1%3A2"),
-            format!("{path}?max=2&wait=20s")
+            format!("{RECEIVE}?max=2&wait=20s"),
+            format!("{RECEIVE}?max=2&acks=r1%3A1&acks=r1%3A2"),
+            format!("{RECEIVE}?max=2&wait=20s")
         ]
     );
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_again_with_the_same_acknowledgements() {
+    let replies = vec![received(&[1], ""), Reply::Cut, received(&[2], "")];
+    let server = Fake::start(in_turn(replies)).await;
+    let mut consume = consume(&server, 1);
+    let first = consume.next().await.unwrap();
+    consume.done(first);
+    assert_eq!(consume.next().await.unwrap().bytes(), b"n2");
+    let asked = server.seen();
+    assert_eq!(asked[1].target, asked[2].target);
+    assert!(asked[1].target.ends_with("acks=r1%3A1"));
+    let key = |at: usize| asked[at].header("idempotency-key").unwrap();
+    assert_eq!(key(1), key(2), "one request: acknowledged once, and no message skipped");
+    assert_ne!(key(0), key(1));
+}
+
+#[tokio::test]
+async fn a_receipt_that_came_too_late_is_no_error_and_a_loss_is_told() {
+    let replies = vec![
+        received(&[1], r#","gap":{"from":0,"to":7}"#),
+        Reply::problem(Code::ReceiptStale),
+        received(&[8], ""),
+    ];
+    let server = Fake::start(in_turn(replies)).await;
+    let mut consume = consume(&server, 1);
+    let first = consume.next().await.unwrap();
+    assert_eq!(consume.gap().map(|gap| (gap.from, gap.to)), Some((0, 7)));
+    assert_eq!(consume.gap(), None, "told once");
+    consume.done(first);
+    consume.flush().await.unwrap();
+    assert_eq!(server.lines()[1], "POST /v1/topics/news/subscriptions/mailer/ack");
+    assert_eq!(consume.next().await.unwrap().bytes(), b"n8");
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_not_the_one_is_told_so() {
+    let server = Fake::start(in_turn(vec![Reply::problem(Code::SubscriptionBusy)])).await;
+    let error = consume(&server, 1).next().await.unwrap_err();
+    assert_eq!(error.code(), Some(Code::SubscriptionBusy));
+    assert_eq!(server.lines().len(), 1, "no is an answer");
 }
