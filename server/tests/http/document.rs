@@ -28,6 +28,12 @@ const LATER: &[Code] = &[
     Code::EpochChanged,
 ];
 
+/// The document as it stands in the repository.
+pub fn committed() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../api/openapi.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
 /// The document with what parameters and responses refer to in its place.
 fn resolved() -> Value {
     fn resolve(value: &mut Value, components: &Value) {

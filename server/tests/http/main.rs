@@ -5,6 +5,7 @@ mod conversations;
 mod document;
 mod framing;
 mod hostile;
+mod limit_table;
 mod limits;
 mod lists;
 mod server;
