@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bad_meetings;
+mod commands;
 mod corruption;
 mod crash;
 mod curl;
