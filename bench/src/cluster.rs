@@ -1,5 +1,6 @@
 //! Server processes on this machine, started for a measurement and stopped after it.
 
+use std::fmt::Write;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -13,12 +14,27 @@ use tokio::time::{Instant, sleep};
 use crate::http1::{Connection, Request};
 use crate::service::{Client, Service};
 use crate::workload::{Connections, Shape, Workload};
-use crate::{coracle, etcd};
+use crate::{coracle, etcd, gateway, nats, zookeeper};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Coracle,
     Etcd,
+    ZooKeeper,
+    Nats,
+}
+
+impl Kind {
+    /// Whether it does this work, and its client here asks for it.
+    pub const fn does(self, workload: Workload, connections: Connections) -> bool {
+        match (self, connections) {
+            (Self::Coracle, _) => true,
+            (Self::Etcd, Connections::Gateway) => gateway::Gateway::does(workload),
+            (Self::Etcd, _) => etcd::Etcd::does(workload),
+            (Self::ZooKeeper, _) => zookeeper::ZooKeeper::does(workload),
+            (Self::Nats, _) => nats::Nats::does(workload),
+        }
+    }
 }
 
 /// A program to be measured.
@@ -53,7 +69,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 impl Program {
     pub fn connections(&self) -> &[Connections] {
         match self.kind {
-            Kind::Coracle => &[Connections::Each],
+            Kind::Coracle | Kind::ZooKeeper | Kind::Nats => &[Connections::Each],
             Kind::Etcd => &self.connections,
         }
     }
@@ -61,14 +77,20 @@ impl Program {
     /// What a side of the comparison is called.
     pub fn side(&self, connections: Connections) -> String {
         match self.kind {
-            Kind::Coracle => self.title.clone(),
+            Kind::Coracle | Kind::ZooKeeper | Kind::Nats => self.title.clone(),
             Kind::Etcd => format!("{}, {connections}", self.title),
         }
     }
 
-    /// The first line that `--version` prints.
+    /// The first line of what it prints of its version.
     pub fn version(&self) -> Result<String> {
-        let output = Command::new(&self.path).arg("--version").output();
+        let output = match self.kind {
+            Kind::ZooKeeper => {
+                let mut java = Command::new("java");
+                java.arg("-cp").arg(&self.path).arg("org.apache.zookeeper.version.VersionInfoMain").output()
+            }
+            _ => Command::new(&self.path).arg("--version").output(),
+        };
         let output = output.with_context(|| format!("run {}", self.path.display()))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         Ok(text.lines().next().unwrap_or_default().to_owned())
@@ -76,8 +98,9 @@ impl Program {
 
     /// Starts the nodes with their data and logs under `directory`, and waits until each of them serves.
     pub async fn start(&self, nodes: usize, directory: &Path) -> Result<Cluster> {
-        let ports = free_ports(nodes * 2)?;
+        let ports = free_ports(nodes * 3)?;
         let (clients, peers) = ports.split_at(nodes);
+        let (peers, voters) = peers.split_at(nodes);
         let mut cluster = Cluster { kind: self.kind, nodes: Vec::new() };
         for (number, &client) in clients.iter().enumerate() {
             let name = format!("n{}", number + 1);
@@ -85,10 +108,15 @@ impl Program {
             fs::create_dir_all(&data)?;
             let log = directory.join(format!("{name}.log"));
             let output = File::create(&log)?;
-            let mut command = Command::new(&self.path);
+            let program = if self.kind == Kind::ZooKeeper { Path::new("java") } else { &self.path };
+            let mut command = Command::new(program);
             match self.kind {
                 Kind::Coracle => coracle_arguments(&mut command, &name, &data, client, peers, number),
                 Kind::Etcd => etcd_arguments(&mut command, &name, &data, client, peers, number),
+                Kind::Nats => nats_arguments(&mut command, &name, &data, client, peers, number),
+                Kind::ZooKeeper => {
+                    zookeeper_arguments(&mut command, &self.path, &data, client, [peers, voters], number)?;
+                }
             }
             command.args(&self.arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
             let process = command.spawn().with_context(|| format!("start {}", self.path.display()))?;
@@ -113,10 +141,10 @@ impl Cluster {
 
     async fn wait_until_serving(&mut self) -> Result<()> {
         let deadline = Instant::now() + START_TIME_MAX;
-        let kind = self.kind;
+        let (kind, of) = (self.kind, self.nodes.len());
         for node in &mut self.nodes {
             loop {
-                let failure = match serves(kind, &node.host).await {
+                let failure = match serves(kind, &node.host, of).await {
                     Ok(()) => break,
                     Err(failure) => failure,
                 };
@@ -153,7 +181,7 @@ impl Drop for Cluster {
 }
 
 /// A write through the node itself: it knows its leader, and the leader has a majority.
-async fn serves(kind: Kind, host: &str) -> Result<()> {
+async fn serves(kind: Kind, host: &str, of: usize) -> Result<()> {
     let shape = Shape { clients: 1, keys: 1, value_bytes: 1 };
     let attempt = async {
         if kind == Kind::Coracle {
@@ -171,13 +199,15 @@ async fn serves(kind: Kind, host: &str) -> Result<()> {
         match kind {
             Kind::Coracle => write_once(&coracle::Coracle::new(&hosts, shape)).await,
             Kind::Etcd => write_once(&etcd::Etcd::open(&hosts, shape, Connections::Each).await?).await,
+            Kind::ZooKeeper => write_once(&zookeeper::ZooKeeper::new(&hosts, shape)).await,
+            Kind::Nats => write_once(&nats::Nats::new(&hosts, of, shape)).await,
         }
     };
     tokio::time::timeout(Duration::from_secs(2), attempt).await.context("no answer within 2 s")?
 }
 
 async fn write_once(service: &impl Service) -> Result<()> {
-    service.client(Workload::Put, 0).await?.write_key(0).await
+    service.client(Workload::Put, 0).await?.prepare(0).await
 }
 
 fn coracle_arguments(
@@ -205,6 +235,50 @@ fn etcd_arguments(command: &mut Command, name: &str, data: &Path, client: u16, p
     command.args(["--initial-cluster", &members(peers, "http://"), "--initial-cluster-state", "new"]);
     // The default of 2 GiB would end a long series of measurements; it changes no speed.
     command.args(["--quota-backend-bytes", "8589934592"]);
+}
+
+fn nats_arguments(command: &mut Command, name: &str, data: &Path, client: u16, peers: &[u16], number: usize) {
+    command.args(["--addr", "127.0.0.1", "--port", &client.to_string(), "--name", name]);
+    command.arg("--jetstream").arg("--store_dir").arg(data);
+    if peers.len() > 1 {
+        let routes: Vec<String> = peers.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        command.args([
+            "--cluster_name",
+            "bench",
+            "--cluster",
+            &routes[number],
+            "--routes",
+            &routes.join(","),
+        ]);
+    }
+}
+
+fn zookeeper_arguments(
+    command: &mut Command,
+    jar: &Path,
+    data: &Path,
+    client: u16,
+    [peers, voters]: [&[u16]; 2],
+    number: usize,
+) -> Result<()> {
+    let mut settings = format!(
+        "tickTime=2000\ninitLimit=10\nsyncLimit=5\nmaxClientCnxns=0\nadmin.enableServer=false\n\
+         clientPortAddress=127.0.0.1\nclientPort={client}\ndataDir={}\n",
+        data.display()
+    );
+    if peers.len() > 1 {
+        for (number, (peer, voter)) in (1..).zip(peers.iter().zip(voters)) {
+            writeln!(settings, "server.{number}=127.0.0.1:{peer}:{voter}").expect("a string takes any text");
+        }
+    }
+    let file = data.join("zoo.cfg");
+    fs::write(&file, settings)?;
+    fs::write(data.join("myid"), (number + 1).to_string())?;
+    // What it needs lies beside it.
+    let jars = jar.parent().context("a jar in no directory")?.join("*");
+    command.arg("-Xmx1g").arg("-cp").arg(jars);
+    command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(file);
+    Ok(())
 }
 
 fn members(peers: &[u16], scheme: &str) -> String {

@@ -64,7 +64,7 @@ pub async fn alternate(
     let mut records = Vec::new();
     for plan in &campaign.plans {
         for pair in 1..=campaign.pairs {
-            for subject in &mut subjects {
+            for subject in subjects.iter_mut().filter(|subject| subject.does(plan)) {
                 let record = subject.measure(plan, pair).await?;
                 publish(&record, file.as_mut())?;
                 records.push(record);

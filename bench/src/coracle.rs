@@ -4,9 +4,11 @@ use std::fmt;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::http1::{Connection, Request, Response};
+use crate::http1::{Connection, Lines, Request, Response};
 use crate::service;
-use crate::workload::{KeyChoice, SESSION_TTL, Shape, Workload, fill_value, is_value_of, key_name};
+use crate::workload::{
+    BATCH, KeyChoice, SESSION_TTL, Shape, Workload, fill_value, is_value_of, key_name, told,
+};
 
 pub struct Coracle {
     nodes: Vec<String>,
@@ -24,10 +26,16 @@ pub struct Client {
     session: String,
     /// Of the client's own key, in compare-and-set.
     revision: u64,
-    /// Of the message received last.
-    receipt: String,
+    queue: &'static str,
+    /// Of the messages received last.
+    receipts: Vec<String>,
+    number: usize,
+    /// Writes that the own stream has told.
+    turn: u64,
+    stream: Option<Lines>,
 }
 
+/// Also the name of the topic, and of the service.
 const QUEUE: &str = "bench";
 
 impl Coracle {
@@ -58,7 +66,15 @@ impl service::Service for Coracle {
             },
             session: String::new(),
             revision: 0,
-            receipt: String::new(),
+            queue: match workload {
+                Workload::QueueDeep => "bench-deep",
+                Workload::QueueBatch => "bench-batch",
+                _ => QUEUE,
+            },
+            receipts: Vec::new(),
+            number,
+            turn: 0,
+            stream: None,
         };
         if workload.needs_session() {
             client.open_session().await?;
@@ -66,6 +82,9 @@ impl service::Service for Coracle {
         if workload == Workload::StaleGet {
             // A linearizable read first: after it this node has all the keys, so that a missing one is an error.
             client.read("").await?;
+        }
+        if workload == Workload::Watch {
+            client.follow().await?;
         }
         if workload == Workload::Cas {
             client.key = format!("bench/cas/{number:04}");
@@ -77,18 +96,24 @@ impl service::Service for Coracle {
 }
 
 impl service::Client for Client {
-    async fn write_key(&mut self, key: u32) -> Result<()> {
-        key_name(&mut self.key, key);
-        fill_value(&mut self.value, &self.key, self.shape.value_bytes);
-        self.put(format_args!("")).await.map(drop)
+    async fn prepare(&mut self, number: u32) -> Result<()> {
+        match self.workload {
+            Workload::QueueDeep => self.send().await,
+            Workload::Pick => self.register(number).await,
+            _ => self.write(number).await,
+        }
     }
 
     async fn step(&mut self) -> Result<()> {
         match self.workload {
             Workload::Put => {
                 let key = self.choice.choose();
-                self.write_key(key).await
+                self.write(key).await
             }
+            Workload::Mixed => match self.choice.choose() {
+                key if key % 10 == 0 => self.write(key).await,
+                _ => self.read("").await,
+            },
             Workload::Get => self.read("").await,
             Workload::StaleGet => self.read("?consistency=stale").await,
             Workload::Cas => {
@@ -104,11 +129,29 @@ impl service::Client for Client {
                 let path = format_args!("/v1/sessions/{}/renew", self.session);
                 post(&mut self.connection, path, b"").await.map(drop)
             }
-            Workload::Queue => {
+            Workload::Session => {
+                self.open_session().await?;
+                self.close_session().await
+            }
+            Workload::Watch => self.write_and_be_told().await,
+            Workload::Queue | Workload::QueueDeep => {
                 self.send().await?;
-                self.receive().await?;
-                let path = format_args!("/v1/queues/{QUEUE}/ack?receipt={}", self.receipt);
-                post(&mut self.connection, path, b"").await.map(drop)
+                self.receive(1).await?;
+                self.acknowledge().await
+            }
+            Workload::QueueBatch => {
+                self.send_batch().await?;
+                self.receive(BATCH).await?;
+                self.acknowledge().await
+            }
+            Workload::Pick => self.pick().await,
+            Workload::Publish => {
+                fill_value(&mut self.value, QUEUE, self.shape.value_bytes);
+                let path = format_args!("/v1/topics/{QUEUE}/messages");
+                let request = Request { method: "POST", path, headers: format_args!(""), body: &self.value };
+                let body = succeeded(&self.connection.call(request).await?, "POST", path)?;
+                ensure!(number_member(body, "seq").is_some(), "publish answered without a number");
+                Ok(())
             }
         }
     }
@@ -119,18 +162,14 @@ impl service::Client for Client {
             Workload::Cas => self.revision = self.put(format_args!("")).await?,
             // Held, waited for, or neither: not known after a lost answer. A refusal is fine, a new failure shows in the next step.
             Workload::Lock | Workload::LockContended => drop(self.release().await),
+            Workload::Watch => self.follow().await?,
             _ => {}
         }
         Ok(())
     }
 
     async fn leave(mut self) -> Result<()> {
-        if !self.session.is_empty() {
-            let path = format_args!("/v1/sessions/{}", self.session);
-            let request = Request { method: "DELETE", path, headers: format_args!(""), body: b"" };
-            succeeded(&self.connection.call(request).await?, "DELETE", path)?;
-        }
-        Ok(())
+        if self.session.is_empty() { Ok(()) } else { self.close_session().await }
     }
 }
 
@@ -141,6 +180,12 @@ impl Client {
         let request = Request { method: "PUT", path, headers, body: &self.value };
         let body = succeeded(&self.connection.call(request).await?, "PUT", path)?;
         number_member(body, "revision").ok_or_else(|| anyhow!("PUT answered without a revision"))
+    }
+
+    async fn write(&mut self, key: u32) -> Result<()> {
+        key_name(&mut self.key, key);
+        fill_value(&mut self.value, &self.key, self.shape.value_bytes);
+        self.put(format_args!("")).await.map(drop)
     }
 
     async fn read(&mut self, query: &str) -> Result<()> {
@@ -160,6 +205,50 @@ impl Client {
         Ok(())
     }
 
+    async fn close_session(&mut self) -> Result<()> {
+        let path = format_args!("/v1/sessions/{}", self.session);
+        let request = Request { method: "DELETE", path, headers: format_args!(""), body: b"" };
+        succeeded(&self.connection.call(request).await?, "DELETE", path)?;
+        self.session.clear();
+        Ok(())
+    }
+
+    /// Open the own stream; it is there once it has said so.
+    async fn follow(&mut self) -> Result<()> {
+        let path = format_args!("/v1/kv?prefix=watch/&watch=true");
+        let mut stream = self.connection.stream(path).await?;
+        while !stream.next().await?.windows(8).any(|text| text == b"\"synced\"") {}
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    async fn write_and_be_told(&mut self) -> Result<()> {
+        self.turn += 1;
+        let mark = told(self.number, self.turn);
+        self.key = format!("watch/{:04}", self.number);
+        fill_value(&mut self.value, &mark, self.shape.value_bytes);
+        self.put(format_args!("")).await?;
+        let stream = self.stream.as_mut().context("no stream")?;
+        while !stream.next().await?.windows(mark.len()).any(|text| text == mark.as_bytes()) {}
+        Ok(())
+    }
+
+    async fn register(&mut self, number: u32) -> Result<()> {
+        let [_, a, b, c] = number.to_be_bytes();
+        let body = format!("{{\"address\":\"10.{a}.{b}.{c}\",\"port\":80}}");
+        let path = format_args!("/v1/services/{QUEUE}/instances/{number:06}");
+        let headers = format_args!("content-type: application/json\r\n");
+        let request = Request { method: "PUT", path, headers, body: body.as_bytes() };
+        succeeded(&self.connection.call(request).await?, "PUT", path).map(drop)
+    }
+
+    async fn pick(&mut self) -> Result<()> {
+        let path = format_args!("/v1/services/{QUEUE}/pick");
+        let request = Request { method: "GET", path, headers: format_args!(""), body: b"" };
+        let body = succeeded(&self.connection.call(request).await?, "GET", path)?;
+        text_member(body, "address").map(drop).context("nothing was picked")
+    }
+
     async fn acquire(&mut self) -> Result<()> {
         let wait = if self.workload == Workload::LockContended { "&wait=60s" } else { "" };
         let path = format_args!("/v1/locks/{}/acquire?session={}{wait}", self.lock, self.session);
@@ -170,16 +259,41 @@ impl Client {
 
     async fn send(&mut self) -> Result<()> {
         fill_value(&mut self.value, QUEUE, self.shape.value_bytes);
-        let path = format_args!("/v1/queues/{QUEUE}/messages");
+        let path = format_args!("/v1/queues/{}/messages", self.queue);
         let request = Request { method: "POST", path, headers: format_args!(""), body: &self.value };
         succeeded(&self.connection.call(request).await?, "POST", path).map(drop)
     }
 
-    async fn receive(&mut self) -> Result<()> {
-        let body =
-            post(&mut self.connection, format_args!("/v1/queues/{QUEUE}/receive?wait=10s"), b"").await?;
-        text_member(body, "receipt").context("nothing was received")?.clone_into(&mut self.receipt);
+    async fn send_batch(&mut self) -> Result<()> {
+        fill_value(&mut self.value, QUEUE, self.shape.value_bytes);
+        let item = format!("{{\"value\":\"{}\"}}", std::str::from_utf8(&self.value)?);
+        let body = format!("{{\"items\":[{}]}}", vec![item; BATCH].join(","));
+        let path = format_args!("/v1/queues/{}/messages?batch=true", self.queue);
+        post(&mut self.connection, path, body.as_bytes()).await.map(drop)
+    }
+
+    /// So many, in as many calls as it takes: others receive from the queue, too.
+    async fn receive(&mut self, count: usize) -> Result<()> {
+        self.receipts.clear();
+        while self.receipts.len() < count {
+            let max = count - self.receipts.len();
+            let path = format_args!("/v1/queues/{}/receive?wait=10s&max={max}", self.queue);
+            let body = post(&mut self.connection, path, b"").await?;
+            let before = self.receipts.len();
+            self.receipts.extend(text_members(body, "receipt").map(str::to_owned));
+            ensure!(self.receipts.len() > before, "nothing was received");
+        }
         Ok(())
+    }
+
+    async fn acknowledge(&mut self) -> Result<()> {
+        if let [receipt] = &self.receipts[..] {
+            let path = format_args!("/v1/queues/{}/ack?receipt={receipt}", self.queue);
+            return post(&mut self.connection, path, b"").await.map(drop);
+        }
+        let body = serde_json::to_vec(&serde_json::json!({ "receipts": self.receipts }))?;
+        let path = format_args!("/v1/queues/{}/ack", self.queue);
+        post(&mut self.connection, path, &body).await.map(drop)
     }
 
     async fn release(&mut self) -> Result<()> {
@@ -208,10 +322,17 @@ fn succeeded<'a>(response: &Response<'a>, method: &str, path: fmt::Arguments<'_>
 
 /// The first text called `name` in a JSON object, which must be one without escapes.
 pub fn text_member<'a>(json: &'a [u8], name: &str) -> Option<&'a str> {
-    let text = std::str::from_utf8(json).ok()?;
+    text_members(json, name).next()
+}
+
+/// All texts called `name`, likewise.
+fn text_members<'a>(json: &'a [u8], name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
     let quoted = format!("\"{name}\":\"");
-    let start = text.find(&quoted)? + quoted.len();
-    text[start..].split('"').next()
+    let mut rest = std::str::from_utf8(json).unwrap_or_default();
+    std::iter::from_fn(move || {
+        rest = &rest[rest.find(&quoted)? + quoted.len()..];
+        rest.split('"').next()
+    })
 }
 
 /// The first unsigned number called `name` in a JSON object, without parsing the rest of it.

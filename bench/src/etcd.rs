@@ -1,13 +1,13 @@
 //! etcd under load: gRPC over a few shared connections, the calls that its own clients make.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use http::Uri;
 
 use crate::grpc::{Channel, Stream};
 use crate::protobuf::{self, Message};
 use crate::service;
 use crate::workload::{
-    Connections, KeyChoice, SESSION_TTL, Shape, Workload, fill_value, is_value_of, key_name,
+    Connections, KeyChoice, SESSION_TTL, Shape, Workload, fill_value, is_value_of, key_name, told,
 };
 
 /// Where the messages are, and the first key behind them.
@@ -32,7 +32,11 @@ pub struct Client {
     value: Vec<u8>,
     lock: String,
     lease: u64,
-    keep_alive: Option<Stream>,
+    /// Of renewals, or of a watch.
+    stream: Option<Stream>,
+    number: usize,
+    /// Writes that the own stream has told.
+    turn: u64,
     /// Of the client's own key, in compare-and-set.
     revision: u64,
     /// The key that stands for the lock while it is held.
@@ -48,6 +52,7 @@ struct Methods {
     lease_keep_alive: Uri,
     lock: Uri,
     unlock: Uri,
+    watch: Uri,
 }
 
 impl Etcd {
@@ -62,11 +67,17 @@ impl Etcd {
         Ok(Self { nodes: nodes.to_vec(), connections, shared, shape })
     }
 
+    pub const fn does(workload: Workload) -> bool {
+        !matches!(workload, Workload::QueueBatch | Workload::Pick | Workload::Publish)
+    }
+
     /// The channels go round the nodes, so that a client's node is the same either way.
     async fn channel(&self, number: usize) -> Result<Channel> {
         match self.connections {
             Connections::Shared(_) => Ok(self.shared[number % self.shared.len()].clone()),
-            Connections::Each => Channel::dial(&self.nodes[number % self.nodes.len()]).await,
+            Connections::Each | Connections::Gateway => {
+                Channel::dial(&self.nodes[number % self.nodes.len()]).await
+            }
         }
     }
 }
@@ -93,19 +104,21 @@ impl service::Service for Etcd {
                 _ => format!("bench-{number}"),
             },
             lease: 0,
-            keep_alive: None,
+            stream: None,
+            number,
+            turn: 0,
             revision: 0,
             ownership: Vec::new(),
         };
         if workload.needs_session() {
-            let grant = Message::default().number(1, SESSION_TTL.as_secs());
-            let answer = client.channel.unary(&client.methods.lease_grant, grant.as_bytes()).await?;
-            client.lease = protobuf::number(&answer, 2)?;
-            ensure!(client.lease != 0, "lease grant answered without an id");
+            client.open_session().await?;
         }
         if workload == Workload::StaleGet {
             // A linearizable read first: after it this node has all the keys, so that a missing one is an error.
             client.read(false).await?;
+        }
+        if workload == Workload::Watch {
+            client.follow().await?;
         }
         if workload == Workload::Cas {
             client.key = format!("bench/cas/{number:04}");
@@ -117,18 +130,23 @@ impl service::Service for Etcd {
 }
 
 impl service::Client for Client {
-    async fn write_key(&mut self, key: u32) -> Result<()> {
-        key_name(&mut self.key, key);
-        fill_value(&mut self.value, &self.key, self.shape.value_bytes);
-        self.put().await.map(drop)
+    async fn prepare(&mut self, number: u32) -> Result<()> {
+        match self.workload {
+            Workload::QueueDeep => self.send().await,
+            _ => self.write(number).await,
+        }
     }
 
     async fn step(&mut self) -> Result<()> {
         match self.workload {
             Workload::Put => {
                 let key = self.choice.choose();
-                self.write_key(key).await
+                self.write(key).await
             }
+            Workload::Mixed => match self.choice.choose() {
+                key if key % 10 == 0 => self.write(key).await,
+                _ => self.read(false).await,
+            },
             Workload::Get => self.read(false).await,
             Workload::StaleGet => self.read(true).await,
             Workload::Cas => self.compare_and_set().await,
@@ -137,33 +155,78 @@ impl service::Client for Client {
                 self.release().await
             }
             Workload::Renew => self.renew().await,
-            Workload::Queue => {
+            Workload::Session => {
+                self.open_session().await?;
+                self.close_session().await
+            }
+            Workload::Watch => self.write_and_be_told().await,
+            Workload::Queue | Workload::QueueDeep => {
                 self.send().await?;
                 self.take().await
             }
+            Workload::QueueBatch | Workload::Pick | Workload::Publish => bail!("etcd does not do this"),
         }
     }
 
     async fn recover(&mut self) -> Result<()> {
-        self.keep_alive = None;
+        self.stream = None;
         match self.workload {
             Workload::Cas => self.revision = self.put().await?,
+            Workload::Watch => self.follow().await?,
             Workload::Lock | Workload::LockContended if !self.ownership.is_empty() => self.release().await?,
             _ => {}
         }
         Ok(())
     }
 
-    async fn leave(self) -> Result<()> {
-        if self.lease != 0 {
-            let revoke = Message::default().number(1, self.lease);
-            self.channel.unary(&self.methods.lease_revoke, revoke.as_bytes()).await?;
-        }
-        Ok(())
+    async fn leave(mut self) -> Result<()> {
+        if self.lease == 0 { Ok(()) } else { self.close_session().await }
     }
 }
 
 impl Client {
+    async fn open_session(&mut self) -> Result<()> {
+        let grant = Message::default().number(1, SESSION_TTL.as_secs());
+        let answer = self.channel.unary(&self.methods.lease_grant, grant.as_bytes()).await?;
+        self.lease = protobuf::number(&answer, 2)?;
+        ensure!(self.lease != 0, "lease grant answered without an id");
+        Ok(())
+    }
+
+    async fn close_session(&mut self) -> Result<()> {
+        let revoke = Message::default().number(1, self.lease);
+        self.lease = 0;
+        self.channel.unary(&self.methods.lease_revoke, revoke.as_bytes()).await.map(drop)
+    }
+
+    async fn write(&mut self, key: u32) -> Result<()> {
+        key_name(&mut self.key, key);
+        fill_value(&mut self.value, &self.key, self.shape.value_bytes);
+        self.put().await.map(drop)
+    }
+
+    /// Watch the prefix; the watch is there once its making is answered.
+    async fn follow(&mut self) -> Result<()> {
+        let create = Message::default().bytes(1, b"watch/").bytes(2, b"watch0");
+        let request = Message::default().message(1, &create);
+        let pending = self.channel.stream(&self.methods.watch).await?;
+        let (stream, answer) = pending.begin(request.as_bytes()).await?;
+        ensure!(protobuf::number(&answer, 3)? == 1, "watch was not made");
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    async fn write_and_be_told(&mut self) -> Result<()> {
+        self.turn += 1;
+        let mark = told(self.number, self.turn);
+        self.key = format!("watch/{:04}", self.number);
+        fill_value(&mut self.value, &mark, self.shape.value_bytes);
+        self.put().await?;
+        let stream = self.stream.as_mut().context("no stream")?;
+        while !stream.receive().await?.windows(mark.len()).any(|text| text == mark.as_bytes()) {}
+        Ok(())
+    }
+
     async fn put(&mut self) -> Result<u64> {
         let put = Message::default().bytes(1, self.key.as_bytes()).bytes(2, &self.value);
         let answer = self.channel.unary(&self.methods.put, put.as_bytes()).await?;
@@ -241,12 +304,12 @@ impl Client {
 
     async fn renew(&mut self) -> Result<()> {
         let renewal = Message::default().number(1, self.lease);
-        let answer = if let Some(stream) = &mut self.keep_alive {
+        let answer = if let Some(stream) = &mut self.stream {
             stream.exchange(renewal.as_bytes()).await?
         } else {
             let pending = self.channel.stream(&self.methods.lease_keep_alive).await?;
             let (stream, answer) = pending.begin(renewal.as_bytes()).await?;
-            self.keep_alive = Some(stream);
+            self.stream = Some(stream);
             answer
         };
         ensure!(protobuf::number(&answer, 3)? > 0, "lease is gone");
@@ -265,6 +328,7 @@ impl Methods {
             lease_keep_alive: channel.method("/etcdserverpb.Lease/LeaseKeepAlive")?,
             lock: channel.method("/v3lockpb.Lock/Lock")?,
             unlock: channel.method("/v3lockpb.Lock/Unlock")?,
+            watch: channel.method("/etcdserverpb.Watch/Watch")?,
         })
     }
 }

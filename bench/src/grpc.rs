@@ -19,7 +19,7 @@ pub struct Channel {
     authority: String,
 }
 
-/// A stream on which each message sent is answered by one.
+/// A stream of messages both ways.
 pub struct Stream {
     sender: SendStream<Bytes>,
     receiver: RecvStream,
@@ -101,7 +101,8 @@ impl Stream {
         self.receive().await
     }
 
-    async fn receive(&mut self) -> Result<Bytes> {
+    /// The next message, whoever asked for it.
+    pub async fn receive(&mut self) -> Result<Bytes> {
         loop {
             if let Some(answer) = take_message(&mut self.received)? {
                 return Ok(answer);

@@ -56,6 +56,24 @@ impl Connection {
         Ok(())
     }
 
+    /// Opens a streamed answer, on a connection of its own.
+    pub async fn stream(&self, path: fmt::Arguments<'_>) -> Result<Lines> {
+        let Self { mut stream, mut incoming, .. } = Self::dial(&self.host).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.host);
+        stream.write_all(request.as_bytes()).await?;
+        let end = loop {
+            ensure!(stream.read_buf(&mut incoming).await? > 0, "connection closed before the answer");
+            if let Some(end) = incoming.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end;
+            }
+        };
+        let head = incoming.split_to(end + 4).to_ascii_lowercase();
+        ensure!(head.starts_with(b"http/1.1 200 "), "GET {path} was refused");
+        let chunked = b"transfer-encoding: chunked";
+        ensure!(head.windows(chunked.len()).any(|line| line == chunked), "GET {path} answered no stream");
+        Ok(Lines { stream, incoming, text: BytesMut::new(), chunk: 0 })
+    }
+
     /// Sends one request and reads its whole answer. After an error the connection must be redialled.
     pub async fn call(&mut self, request: Request<'_>) -> Result<Response<'_>> {
         let Request { method, path, headers, body } = request;
@@ -88,6 +106,52 @@ impl Connection {
         }
         ensure!(self.incoming.len() == whole, "bytes after the answer count={}", self.incoming.len() - whole);
         Ok(Response { status: head.status, body: &self.incoming[head.head..] })
+    }
+}
+
+/// A streamed answer, line by line.
+pub struct Lines {
+    stream: TcpStream,
+    /// As received.
+    incoming: BytesMut,
+    /// Without the marks between chunks.
+    text: BytesMut,
+    /// Bytes of the present chunk that are still to come, with the end of its line.
+    chunk: usize,
+}
+
+impl Lines {
+    /// The next whole line, without its end.
+    pub async fn next(&mut self) -> Result<BytesMut> {
+        loop {
+            if let Some(end) = self.text.iter().position(|&byte| byte == b'\n') {
+                let mut line = self.text.split_to(end + 1);
+                line.truncate(end);
+                return Ok(line);
+            }
+            if !self.take()? {
+                ensure!(self.stream.read_buf(&mut self.incoming).await? > 0, "the stream ended");
+            }
+        }
+    }
+
+    /// Moves what has come of a chunk to the text; false if more has to come first.
+    fn take(&mut self) -> Result<bool> {
+        if self.chunk == 0 {
+            let Some(end) = self.incoming.windows(2).position(|two| two == b"\r\n") else { return Ok(false) };
+            let head = self.incoming.split_to(end + 2);
+            let size =
+                usize::from_str_radix(std::str::from_utf8(&head[..end])?, 16).context("size of a chunk")?;
+            ensure!(size > 0, "the stream ended");
+            self.chunk = size + 2;
+        }
+        let come = self.incoming.len().min(self.chunk);
+        let piece = self.incoming.split_to(come);
+        // The last two bytes end the line of the chunk.
+        let text = come.min(self.chunk.saturating_sub(2));
+        self.text.extend_from_slice(&piece[..text]);
+        self.chunk -= come;
+        Ok(come > 0)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::service::{Client, Service};
-use crate::workload::{Shape, Workload};
+use crate::workload::{Found, Shape, Workload};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -91,21 +91,21 @@ pub async fn offer<S: Service>(service: &S, plan: Plan, mut at_edge: impl FnMut(
     Ok(Tally { latencies, window, errors })
 }
 
-/// Writes every key once, with all clients.
-pub async fn write_keys<S: Service>(service: &S, shape: Shape) -> Result<()> {
+/// Makes everything that a workload finds, with all clients.
+pub async fn prepare<S: Service>(service: &S, found: Found, shape: Shape) -> Result<()> {
     let mut writers = JoinSet::new();
     let stride = u32::try_from(shape.clients)?;
     for number in 0..shape.clients {
-        let mut client = service.client(Workload::Put, number).await?;
+        let mut client = service.client(found.maker(), number).await?;
         writers.spawn_local(async move {
             for key in (u32::try_from(number)?..shape.keys).step_by(stride as usize) {
-                client.write_key(key).await?;
+                client.prepare(key).await?;
             }
             anyhow::Ok(())
         });
     }
     while let Some(written) = writers.join_next().await {
-        written?.context("write the keys to be read")?;
+        written?.context("make what the measurement finds")?;
     }
     Ok(())
 }

@@ -4,10 +4,12 @@ mod cluster;
 mod compare;
 mod coracle;
 mod etcd;
+mod gateway;
 mod grpc;
 mod http1;
 mod load;
 mod measure;
+mod nats;
 mod peers;
 mod processes;
 mod protobuf;
@@ -17,6 +19,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod workload;
+mod zookeeper;
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -46,7 +49,7 @@ struct Cli {
 enum Command {
     /// Measure one service: a running one (--url), or a cluster started for this
     Run(Run),
-    /// Start two clusters on this machine and measure them in turn, A B A B
+    /// Start clusters on this machine and measure them in turn, A B A B
     Compare(Compare),
     /// Print records (JSON lines) as a Markdown table
     Table {
@@ -80,14 +83,14 @@ struct Run {
 
 #[derive(Args)]
 struct Compare {
-    /// Whom Coracle is compared with: etcd, or another build of Coracle (--other)
-    #[arg(value_enum)]
-    peer: ServiceName,
+    /// Whom Coracle is compared with, one or several at once; `coracle` is another build of it (--other)
+    #[arg(value_enum, required = true, value_delimiter = ',')]
+    peers: Vec<ServiceName>,
     /// Neighbouring pairs of measurements for each workload
     #[arg(long, default_value_t = 3)]
     pairs: u32,
     /// The other build of Coracle
-    #[arg(long, required_if_eq("peer", "coracle"))]
+    #[arg(long, required_if_eq("peers", "coracle"))]
     other: Option<PathBuf>,
     #[command(flatten)]
     load: LoadOptions,
@@ -102,7 +105,8 @@ struct LoadOptions {
         long,
         alias = "workload",
         value_delimiter = ',',
-        default_value = "put@1,put,get,stale-get,cas,lock,lock-contended@8,renew"
+        default_value = "put@1,put,get,stale-get,mixed,cas,lock,lock-contended@8,renew,session,watch,\
+                         queue@8,queue-deep@8,queue-batch@8,pick,publish"
     )]
     workloads: Vec<Work>,
     /// Concurrent clients of workloads that do not say it themselves
@@ -122,8 +126,8 @@ struct LoadOptions {
     /// Size of the values, in bytes
     #[arg(long, default_value_t = 256)]
     value_size: usize,
-    /// HTTP/2 connections to each node of etcd, shared by the clients, or `each` for one to each client;
-    /// of several, each is measured in its turn
+    /// HTTP/2 connections to each node of etcd, shared by the clients, or `each` for one to each client, or `gateway`
+    /// for its JSON gateway; of several, each is measured in its turn
     #[arg(long, value_delimiter = ',', default_value = "2,each")]
     connections: Vec<Connections>,
     /// Also show the CPU time and the sleeps of the servers' threads, per operation
@@ -146,6 +150,12 @@ struct ProgramOptions {
     /// etcd's binary; default: the fetched one
     #[arg(long)]
     etcd: Option<PathBuf>,
+    /// NATS's server
+    #[arg(long, default_value = "/usr/sbin/nats-server")]
+    nats: PathBuf,
+    /// ZooKeeper's jar, with those it needs in the same directory; it runs with the `java` of the path
+    #[arg(long, default_value = "/usr/share/java/zookeeper.jar")]
+    zookeeper: PathBuf,
     /// Where the clusters' data go, in a directory that is removed afterwards
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -158,6 +168,9 @@ struct ProgramOptions {
 enum ServiceName {
     Coracle,
     Etcd,
+    #[value(name = "zookeeper")]
+    ZooKeeper,
+    Nats,
 }
 
 fn main() -> ExitCode {
@@ -196,13 +209,18 @@ async fn obey(command: Command) -> Result<()> {
         Command::Run(run) => run_against(run).await,
         Command::Compare(compare) => {
             let mut ours = compare.programs.program(ServiceName::Coracle, &[])?;
-            let mut theirs = compare.programs.program(compare.peer, &compare.load.connections)?;
-            if let Some(other) = compare.other.filter(|_| compare.peer == ServiceName::Coracle) {
-                "this build".clone_into(&mut ours.title);
-                "other build".clone_into(&mut theirs.title);
-                theirs.path = existing(&other)?;
+            let mut programs = Vec::new();
+            for peer in compare.peers {
+                let mut theirs = compare.programs.program(peer, &compare.load.connections)?;
+                if let Some(other) = compare.other.as_ref().filter(|_| peer == ServiceName::Coracle) {
+                    "this build".clone_into(&mut ours.title);
+                    "other build".clone_into(&mut theirs.title);
+                    theirs.path = existing(other)?;
+                }
+                programs.push(theirs);
             }
-            run_clusters(&[ours, theirs], &compare.load, &compare.programs, compare.pairs).await
+            programs.insert(0, ours);
+            run_clusters(&programs, &compare.load, &compare.programs, compare.pairs).await
         }
         Command::Table { file, into } => print_table(&file, into.as_deref()),
         Command::FetchPeers { cache } => {
@@ -316,10 +334,12 @@ impl ProgramOptions {
                 existing(&self.etcd.clone().unwrap_or_else(fetched))
                     .context("get it with coracle-bench fetch-peers")?
             }
+            ServiceName::ZooKeeper => existing(&self.zookeeper).context("Debian's package is zookeeper")?,
+            ServiceName::Nats => existing(&self.nats).context("Debian's package is nats-server")?,
         };
         let arguments = match service {
             ServiceName::Coracle => self.coracle_arguments.clone(),
-            ServiceName::Etcd => Vec::new(),
+            ServiceName::Etcd | ServiceName::ZooKeeper | ServiceName::Nats => Vec::new(),
         };
         let connections = connections.to_vec();
         Ok(Program { kind: service.kind(), title: service.title().to_owned(), path, arguments, connections })
@@ -331,6 +351,8 @@ impl ServiceName {
         match self {
             Self::Coracle => Kind::Coracle,
             Self::Etcd => Kind::Etcd,
+            Self::ZooKeeper => Kind::ZooKeeper,
+            Self::Nats => Kind::Nats,
         }
     }
 
@@ -338,6 +360,8 @@ impl ServiceName {
         match self {
             Self::Coracle => "Coracle",
             Self::Etcd => "etcd",
+            Self::ZooKeeper => "ZooKeeper",
+            Self::Nats => "NATS JetStream, no fsync",
         }
     }
 }

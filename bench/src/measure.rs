@@ -10,12 +10,15 @@ use anyhow::Result;
 use crate::cluster::Kind;
 use crate::coracle::Coracle;
 use crate::etcd::Etcd;
+use crate::gateway::Gateway;
 use crate::load::{self, Plan};
+use crate::nats::Nats;
 use crate::processes::{Reading, Watched};
 use crate::record::{Record, Setting};
 use crate::service::Service;
 use crate::table::grouped;
-use crate::workload::Connections;
+use crate::workload::{Connections, Found};
+use crate::zookeeper::ZooKeeper;
 
 /// A service under test, and what has been prepared in it.
 pub struct Subject {
@@ -24,8 +27,8 @@ pub struct Subject {
     pub hosts: Vec<String>,
     pub watched: Watched,
     pub setting: Setting,
-    /// Numbers of keys and sizes of values that are there to be read.
-    written: HashSet<(u32, usize)>,
+    /// What is there to be found, how many of them, and the size of their values.
+    made: HashSet<(Found, u32, usize)>,
 }
 
 impl Subject {
@@ -36,7 +39,12 @@ impl Subject {
         watched: Watched,
         setting: Setting,
     ) -> Self {
-        Self { kind, connections, hosts, watched, setting, written: HashSet::new() }
+        Self { kind, connections, hosts, watched, setting, made: HashSet::new() }
+    }
+
+    /// Whether it does the work of a plan at all.
+    pub fn does(&self, plan: &Plan) -> bool {
+        self.kind.does(plan.workload, self.connections)
     }
 
     pub async fn measure(&mut self, plan: &Plan, pair: u32) -> Result<Record> {
@@ -46,6 +54,13 @@ impl Subject {
                 let service = Coracle::new(&self.hosts, plan.shape);
                 self.measure_on(&service, plan, pair).await
             }
+            Kind::Etcd if self.connections == Connections::Gateway => {
+                self.measure_on(&Gateway::new(&self.hosts, plan.shape), plan, pair).await
+            }
+            Kind::ZooKeeper => self.measure_on(&ZooKeeper::new(&self.hosts, plan.shape), plan, pair).await,
+            Kind::Nats => {
+                self.measure_on(&Nats::new(&self.hosts, self.hosts.len(), plan.shape), plan, pair).await
+            }
             Kind::Etcd => {
                 let service = Etcd::open(&self.hosts, plan.shape, self.connections).await?;
                 self.measure_on(&service, plan, pair).await
@@ -54,11 +69,13 @@ impl Subject {
     }
 
     async fn measure_on(&mut self, service: &impl Service, plan: &Plan, pair: u32) -> Result<Record> {
-        let size = (plan.shape.keys, plan.shape.value_bytes);
-        if plan.workload.reads_keys() && !self.written.contains(&size) {
-            load::write_keys(service, plan.shape).await?;
-            self.written.retain(|(_, bytes)| *bytes == plan.shape.value_bytes);
-            self.written.insert(size);
+        if let Some(found) = plan.workload.finds() {
+            let made = (found, plan.shape.keys, plan.shape.value_bytes);
+            if !self.made.contains(&made) {
+                load::prepare(service, found, plan.shape).await?;
+                self.made.retain(|(other, _, bytes)| *other != found || *bytes == plan.shape.value_bytes);
+                self.made.insert(made);
+            }
         }
         let mut edges: Vec<Result<Reading>> = Vec::new();
         let tally = load::offer(service, *plan, || edges.push(self.watched.read())).await?;

@@ -16,8 +16,8 @@ pub trait Service {
 }
 
 pub trait Client {
-    /// Writes one of the keys, before a measurement of reads.
-    async fn write_key(&mut self, key: u32) -> Result<()>;
+    /// Makes one of the things that the workload finds when it begins ([`Workload::finds`]), or writes one of the keys.
+    async fn prepare(&mut self, number: u32) -> Result<()>;
 
     /// Does the operation once and checks its answer.
     async fn step(&mut self) -> Result<()>;

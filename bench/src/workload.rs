@@ -16,6 +16,8 @@ pub enum Workload {
     Get,
     /// Read of one of the keys from whatever the asked node has.
     StaleGet,
+    /// Nine linearizable reads and a write, of keys chosen at random.
+    Mixed,
     /// Replace a key that each client has to itself, if it is still at the revision last seen.
     Cas,
     /// Acquire and release a lock that each client has to itself, under one session.
@@ -24,8 +26,20 @@ pub enum Workload {
     LockContended,
     /// Renew the client's session.
     Renew,
+    /// Open a session and close it.
+    Session,
+    /// Write a key under a prefix that all clients watch, each with a stream of its own; done when the own stream tells it.
+    Watch,
     /// Send a message to a queue that all clients share, receive one from it, acknowledge it: three calls.
     Queue,
+    /// The same behind as many messages as there are keys.
+    QueueDeep,
+    /// The same with a hundred messages a call.
+    QueueBatch,
+    /// Ask for an instance of a service that has as many as there are keys.
+    Pick,
+    /// Publish a message to a topic that all clients share.
+    Publish,
 }
 
 impl Workload {
@@ -34,11 +48,18 @@ impl Workload {
             Self::Put => "put",
             Self::Get => "get",
             Self::StaleGet => "stale-get",
+            Self::Mixed => "mixed",
             Self::Cas => "cas",
             Self::Lock => "lock",
             Self::LockContended => "lock-contended",
             Self::Renew => "renew",
+            Self::Session => "session",
+            Self::Watch => "watch",
             Self::Queue => "queue",
+            Self::QueueDeep => "queue-deep",
+            Self::QueueBatch => "queue-batch",
+            Self::Pick => "pick",
+            Self::Publish => "publish",
         }
     }
 
@@ -47,21 +68,52 @@ impl Workload {
             Self::Put => "put",
             Self::Get => "linearizable get",
             Self::StaleGet => "stale get",
+            Self::Mixed => "nine linearizable gets, one put",
             Self::Cas => "compare-and-set",
             Self::Lock => "lock + release, distinct locks",
             Self::LockContended => "one contended lock, hand-overs",
             Self::Renew => "session renewals",
+            Self::Session => "session opened + closed",
+            Self::Watch => "put, told to as many streams as clients",
             Self::Queue => "one queue, send + receive + ack",
+            Self::QueueDeep => "one long queue, send + receive + ack",
+            Self::QueueBatch => "one queue, a hundred sent + received + acked",
+            Self::Pick => "pick an instance",
+            Self::Publish => "publish to one topic",
         }
     }
 
-    /// Whether every key must exist before the measurement.
-    pub const fn reads_keys(self) -> bool {
-        matches!(self, Self::Get | Self::StaleGet)
+    /// What must be there before the measurement, as many as there are keys.
+    pub const fn finds(self) -> Option<Found> {
+        match self {
+            Self::Get | Self::StaleGet | Self::Mixed => Some(Found::Keys),
+            Self::QueueDeep => Some(Found::Messages),
+            Self::Pick => Some(Found::Instances),
+            _ => None,
+        }
     }
 
     pub const fn needs_session(self) -> bool {
         matches!(self, Self::Lock | Self::LockContended | Self::Renew)
+    }
+}
+
+/// What a workload finds when it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Found {
+    Keys,
+    Messages,
+    Instances,
+}
+
+impl Found {
+    /// The workload whose clients make it.
+    pub const fn maker(self) -> Workload {
+        match self {
+            Self::Keys => Workload::Put,
+            Self::Messages => Workload::QueueDeep,
+            Self::Instances => Workload::Pick,
+        }
     }
 }
 
@@ -114,13 +166,15 @@ pub enum Connections {
     Shared(usize),
     /// One for each client, as HTTP/1.1 has.
     Each,
+    /// The same, to etcd's gateway: JSON over HTTP/1.1.
+    Gateway,
 }
 
 impl Connections {
     pub const fn total(self, nodes: usize, clients: usize) -> usize {
         match self {
             Self::Shared(per_node) => per_node * nodes,
-            Self::Each => clients,
+            Self::Each | Self::Gateway => clients,
         }
     }
 }
@@ -133,7 +187,8 @@ impl FromStr for Connections {
             Ok(0) => bail!("at least one connection is needed"),
             Ok(per_node) => Ok(Self::Shared(per_node)),
             Err(_) if text == "each" => Ok(Self::Each),
-            Err(_) => bail!("neither a number nor the word each connections={text}"),
+            Err(_) if text == "gateway" => Ok(Self::Gateway),
+            Err(_) => bail!("neither a number nor each nor gateway connections={text}"),
         }
     }
 }
@@ -144,6 +199,7 @@ impl fmt::Display for Connections {
             Self::Shared(1) => f.write_str("1 connection a node"),
             Self::Shared(per_node) => write!(f, "{per_node} connections a node"),
             Self::Each => f.write_str("a connection each"),
+            Self::Gateway => f.write_str("JSON gateway"),
         }
     }
 }
@@ -185,6 +241,14 @@ impl KeyChoice {
         self.state ^= self.state << 17;
         u32::try_from((self.state >> 33) % u64::from(self.keys)).expect("smaller than a u32")
     }
+}
+
+/// So many messages in a batch.
+pub const BATCH: usize = 100;
+
+/// What a stream is waited for to say: whose write it is, and the how-manieth.
+pub fn told(number: usize, turn: u64) -> String {
+    format!("watch/{number:04}:{turn:08}")
 }
 
 pub fn key_name(name: &mut String, key: u32) {

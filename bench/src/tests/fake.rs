@@ -2,9 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -20,6 +24,10 @@ pub struct State {
     pub renewals: u64,
     /// Messages ready, received, acknowledged.
     pub queue: [u64; 3],
+    pub instances: u64,
+    pub published: u64,
+    /// Values of the keys that were written under the watched prefix, in order.
+    pub told: Vec<String>,
     /// Before each answer.
     pub delay: Duration,
     /// Added to the values that are read.
@@ -59,6 +67,9 @@ async fn converse(stream: TcpStream, state: Shared) {
         stream.read_exact(&mut body).await.unwrap();
         let mut words = head[0].split(' ');
         let (method, path) = (words.next().unwrap(), words.next().unwrap());
+        if path == "/v1/kv?prefix=watch/&watch=true" {
+            return tell(stream.into_inner(), state).await;
+        }
         let expected = header("if-match:").map(|revision| revision.trim_matches('"').parse().unwrap());
 
         let delay = state.borrow().delay;
@@ -79,6 +90,27 @@ async fn converse(stream: TcpStream, state: Shared) {
         if stream.get_mut().write_all(&answer).await.is_err() {
             return;
         }
+    }
+}
+
+/// A stream of what is written under the prefix. Its chunks begin and end anywhere in the lines.
+async fn tell(mut stream: TcpStream, state: Shared) {
+    let mut from = state.borrow().told.len();
+    let mut text = "{\"type\":\"synced\"}\n".to_owned();
+    stream.write_all(b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
+    loop {
+        for piece in text.as_bytes().chunks(7) {
+            let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
+            if stream.write_all(&chunk).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        text = String::new();
+        for value in &state.borrow().told[from..] {
+            writeln!(text, "{{\"value\":\"{value}\"}}").unwrap();
+        }
+        from = state.borrow().told.len();
     }
 }
 
@@ -128,25 +160,81 @@ impl State {
                 Some(holder) if holder == session => (200, b"{}".to_vec()),
                 _ => problem(409, "not_holder"),
             },
-            ("post", ["queues", "bench", "messages"]) => {
+            ("post", ["queues", _, "messages"]) if query == "batch=true" => {
+                let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                self.queue[0] += body["items"].as_array().unwrap().len() as u64;
+                (201, br#"{"items":[],"revision":1}"#.to_vec())
+            }
+            ("post", ["queues", _, "messages"]) => {
                 assert!(body.starts_with(b"bench:"));
                 self.queue[0] += 1;
                 (201, br#"{"id":"1-0","revision":1}"#.to_vec())
             }
-            ("post", ["queues", "bench", "receive"]) => {
-                self.queue[0] = self.queue[0].checked_sub(1)?;
-                self.queue[1] += 1;
-                let receipt = self.queue[1];
-                (200, format!(r#"{{"items":[{{"id":"1-0","receipt":"r1:{receipt}"}}]}}"#).into_bytes())
+            ("post", ["queues", _, "receive"]) => {
+                let max: u64 = query.split("max=").nth(1).unwrap().parse().unwrap();
+                // Some receive less than they asked for.
+                let count = self.queue[0].min(max).min(60);
+                self.queue[0] -= count;
+                if count == 0 {
+                    return None;
+                }
+                let receipts = self.queue[1] + 1..=self.queue[1] + count;
+                self.queue[1] += count;
+                let items = receipts.map(|receipt| format!(r#"{{"id":"1-0","receipt":"r1:{receipt}"}}"#));
+                (200, format!(r#"{{"items":[{}]}}"#, items.collect::<Vec<_>>().join(",")).into_bytes())
             }
-            ("post", ["queues", "bench", "ack"]) => {
+            ("post", ["queues", _, "ack"]) if query.is_empty() => {
+                let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                self.queue[2] += body["receipts"].as_array().unwrap().len() as u64;
+                (200, b"{}".to_vec())
+            }
+            ("post", ["queues", _, "ack"]) => {
                 assert!(query.starts_with("receipt=r1:"), "{query}");
                 self.queue[2] += 1;
                 (200, b"{}".to_vec())
             }
+            ("put", ["services", "bench", "instances", _]) => {
+                assert!(serde_json::from_slice::<serde_json::Value>(&body).unwrap()["address"].is_string());
+                self.instances += 1;
+                (201, b"{}".to_vec())
+            }
+            ("get", ["services", "bench", "pick"]) if self.instances > 0 => {
+                (200, br#"{"items":[{"id":"a","address":"10.0.0.1","port":80}]}"#.to_vec())
+            }
+            ("post", ["topics", "bench", "messages"]) => {
+                self.published += 1;
+                (201, format!(r#"{{"seq":{},"revision":1}}"#, self.published).into_bytes())
+            }
+            // etcd's gateway.
+            ("post", ["kv", what @ ("put" | "range" | "txn")]) => self.gateway(what, &body),
             _ => problem(404, "route_not_found"),
         };
         Some(answer)
+    }
+
+    fn gateway(&mut self, what: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+        let decoded = |text: &serde_json::Value| BASE64_STANDARD.decode(text.as_str().unwrap()).unwrap();
+        let key = |text: &serde_json::Value| String::from_utf8(decoded(text)).unwrap();
+        let mut answer = match what {
+            "put" => {
+                self.put(&key(&body["key"]), None, decoded(&body["value"]));
+                json!({})
+            }
+            "range" => {
+                self.stale_reads += u64::from(body["serializable"] == true);
+                let (_, value) = &self.keys[&key(&body["key"])];
+                json!({ "kvs": [{ "value": BASE64_STANDARD.encode(value) }] })
+            }
+            _ => {
+                let (compare, put) = (&body["compare"][0], &body["success"][0]["requestPut"]);
+                let expected = compare["mod_revision"].as_str().unwrap().parse().unwrap();
+                let (status, _) = self.put(&key(&put["key"]), Some(expected), decoded(&put["value"]));
+                json!({ "succeeded": status == 200 })
+            }
+        };
+        answer["header"] = json!({ "revision": self.revision.to_string() });
+        (200, serde_json::to_vec(&answer).unwrap())
     }
 
     fn put(&mut self, key: &str, expected: Option<u64>, value: Vec<u8>) -> (u16, Vec<u8>) {
@@ -155,6 +243,9 @@ impl State {
             return problem(412, "revision_mismatch");
         }
         self.revision += 1;
+        if key.starts_with("watch/") {
+            self.told.push(String::from_utf8(value.clone()).unwrap());
+        }
         self.keys.insert(key.to_owned(), (self.revision, value));
         (200, format!(r#"{{"key":"{key}","revision":{},"version":1}}"#, self.revision).into_bytes())
     }

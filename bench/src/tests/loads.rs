@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::fake::{Shared, serve};
 use crate::coracle::Coracle;
-use crate::load::{Plan, Tally, offer, write_keys};
+use crate::gateway::Gateway;
+use crate::load::{Plan, Tally, offer, prepare};
+use crate::service::Service;
 use crate::workload::{Shape, Workload};
 
 const SHAPE: Shape = Shape { clients: 4, keys: 50, value_bytes: 64 };
@@ -17,12 +19,21 @@ fn on_one_thread<T>(work: impl Future<Output = T>) -> T {
 
 /// A short load of the workload, and the server's state after it.
 fn load(workload: Workload, state: &Shared, rate: Option<f64>) -> Tally {
+    load_on(workload, state, rate, |nodes| Coracle::new(nodes, SHAPE))
+}
+
+fn load_on<S: Service>(
+    workload: Workload,
+    state: &Shared,
+    rate: Option<f64>,
+    service: impl FnOnce(&[String]) -> S,
+) -> Tally {
     let state = state.clone();
     on_one_thread(async move {
         let nodes = [serve(state.clone()).await, serve(state).await];
-        let service = Coracle::new(&nodes, SHAPE);
-        if workload.reads_keys() {
-            write_keys(&service, SHAPE).await.unwrap();
+        let service = service(&nodes);
+        if let Some(found) = workload.finds() {
+            prepare(&service, found, SHAPE).await.unwrap();
         }
         let times = [Duration::from_millis(20), Duration::from_millis(300)];
         let plan = Plan { workload, shape: SHAPE, warmup: times[0], window: times[1], rate };
@@ -109,6 +120,59 @@ fn a_message_is_sent_received_and_acknowledged() {
     let [ready, received, acknowledged] = state.borrow().queue;
     assert!(acknowledged >= tally.latencies.len());
     assert_eq!((ready, received), (0, acknowledged));
+}
+
+#[test]
+fn a_long_queue_stays_long() {
+    let (_, state) = clean(Workload::QueueDeep);
+    let [ready, received, acknowledged] = state.borrow().queue;
+    assert_eq!((ready, received), (50, acknowledged));
+}
+
+#[test]
+fn a_batch_is_whole_however_little_is_received_at_once() {
+    let (tally, state) = clean(Workload::QueueBatch);
+    let [ready, received, acknowledged] = state.borrow().queue;
+    assert!(acknowledged >= 100 * tally.latencies.len());
+    assert_eq!((ready, received), (0, acknowledged));
+}
+
+#[test]
+fn a_tenth_of_the_mixed_load_writes() {
+    let (tally, state) = clean(Workload::Mixed);
+    let writes = state.borrow().revision - 50;
+    assert!(writes > 0 && writes < tally.latencies.len() / 4, "{writes} of {}", tally.latencies.len());
+}
+
+#[test]
+fn a_write_is_done_when_the_own_stream_tells_it() {
+    let (tally, state) = clean(Workload::Watch);
+    assert!(state.borrow().told.len() as u64 >= tally.latencies.len());
+}
+
+#[test]
+fn sessions_are_opened_and_closed() {
+    let (_, state) = clean(Workload::Session);
+    assert_eq!(state.borrow().sessions, 0);
+}
+
+#[test]
+fn instances_are_picked_and_messages_published() {
+    assert_eq!(clean(Workload::Pick).1.borrow().instances, 50);
+    let (tally, state) = clean(Workload::Publish);
+    assert!(state.borrow().published >= tally.latencies.len());
+}
+
+#[test]
+fn the_gateway_is_asked_for_the_same() {
+    for workload in [Workload::Put, Workload::Get, Workload::StaleGet, Workload::Mixed, Workload::Cas] {
+        assert!(Gateway::does(workload));
+        let state = Shared::default();
+        let tally = load_on(workload, &state, None, |nodes| Gateway::new(nodes, SHAPE));
+        assert_eq!(tally.errors, [].into(), "{workload:?}");
+        assert!(tally.latencies.len() > 10, "{workload:?}: {} operations", tally.latencies.len());
+        assert_eq!(state.borrow().stale_reads > 0, workload == Workload::StaleGet);
+    }
 }
 
 #[test]

@@ -4,4 +4,5 @@ mod clusters;
 mod fake;
 mod formats;
 mod loads;
+mod others;
 mod tables;
