@@ -298,16 +298,7 @@ fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, StoreRefusal> 
         Attach::None | Attach::Keep => return Err(StoreRefusal::Malformed),
     };
     let (semaphore, view) = (Semaphore::new(&name), txn.view());
-    let known = limit_of(&semaphore, view);
-    let limit = match (known, given) {
-        (Some(Limit { limit, .. }), Some(given)) if limit != given => {
-            return Err(Refusal::LimitMismatch(limit).into());
-        }
-        (Some(limit), _) => limit,
-        (None, Some(limit)) => Limit { limit, stays: false },
-        (None, None) => return Err(Refusal::NotFound.into()),
-    };
-    // Asking again is the same claim.
+    // Asking again is the same claim, also if the limit is another by now.
     match semaphore.claim(view, session) {
         Some(claimed) if claimed.terms().0 != permits => {
             return Err(Refusal::OtherClaim(claimed.terms().0).into());
@@ -318,6 +309,15 @@ fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, StoreRefusal> 
         }
         None => {}
     }
+    let known = limit_of(&semaphore, view);
+    let limit = match (known, given) {
+        (Some(Limit { limit, .. }), Some(given)) if limit != given => {
+            return Err(Refusal::LimitMismatch(limit).into());
+        }
+        (Some(limit), _) => limit,
+        (None, Some(limit)) => Limit { limit, stays: false },
+        (None, None) => return Err(Refusal::NotFound.into()),
+    };
     if permits > limit.limit {
         return Err(Refusal::LimitMismatch(limit.limit).into());
     }

@@ -2,7 +2,7 @@
 
 use coracle_tests::check::queues::Verb;
 use coracle_tests::cluster::Cluster;
-use coracle_tests::load::queues::QueueLoad;
+use coracle_tests::load::queues::{QUEUE, QueueLoad};
 use coracle_tests::rounds::Rounds;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,9 +18,12 @@ async fn of_the_leader_loses_no_message() {
         cluster.nodes[leader].restart().await;
     }
     let history = load.drain().await;
-    let wrong = history.violations();
+    let log = cluster.one_log().await;
+    let mut wrong = history.violations();
+    wrong.extend(history.against(&log, QUEUE));
     assert!(wrong.is_empty(), "{} violations:\n{}", wrong.len(), wrong.join("\n"));
     assert!(history.count(Verb::Ack, Some(true)) >= 300, "{}", history.summary());
+    assert!(history.lengths.len() >= 100, "it was looked at {} times", history.lengths.len());
     assert!(history.count(Verb::Nack, Some(true)) >= 10, "{}", history.summary());
     assert!(history.deliveries.iter().any(|delivery| delivery.number > 1), "{}", history.summary());
     cluster.converged().await;

@@ -124,10 +124,20 @@ impl Op {
     }
 }
 
+/// What a node said of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    pub node: usize,
+    pub term: u64,
+    pub leader: Option<String>,
+}
+
 /// All that happened, in no order.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     pub ops: Vec<Op>,
+    /// Those of one node are in the order in which it was asked.
+    pub samples: Vec<Sample>,
 }
 
 impl History {

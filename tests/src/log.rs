@@ -20,6 +20,8 @@ pub struct Event {
     pub create: bool,
     pub cause: Option<String>,
     pub session: Option<String>,
+    /// The part of the object: a message, a member.
+    pub item: Option<String>,
     pub token: Option<u64>,
     pub mode: Option<String>,
 }
@@ -64,6 +66,7 @@ impl Event {
             create: json["create"].as_bool().unwrap_or(false),
             cause: text("cause"),
             session: text("session"),
+            item: text("item"),
             token: json["token"].as_u64(),
             mode: text("mode"),
         }

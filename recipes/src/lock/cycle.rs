@@ -11,9 +11,9 @@
 //! One that shares, ahead of another that shares, is no edge: it waits for nobody that the other does not wait for too.
 //!
 //! Edges come with a claim that joins its lines, with a hold that becomes exclusive, and with one that is handed on. All
-//! of them touch one session, so a cycle that was not there before leads through it. The search goes on from the session both ways by turns, and ends
-//! when one of them has seen all: it costs the fewer of those that the session waits for and those that wait for it.
-//! Nobody waits for one that holds nothing, so most searches end where they begin.
+//! of them touch one session, so a cycle that was not there before leads through it. The search goes on from the session
+//! both ways by turns, and ends when one of them has seen all: it costs the fewer of those that the session waits for and
+//! those that wait for it. Nobody waits for one that holds nothing, so most searches end where they begin.
 //!
 //! Not here: semaphores and elections, where nobody waits for anybody in particular.
 //!

@@ -105,6 +105,40 @@ fn ten_thousand_readers_are_granted_in_one_entry() {
     assert_eq!(lock::names(store.view(), "", None, 9), ["db"]);
 }
 
+/// Looked for among thousands ahead and thousands behind, each of whom stands in the same two lines.
+#[test]
+fn a_cycle_through_full_lines_is_found_and_none_where_there_is_none() {
+    let mut store = Store::new(Box::new(Recipes));
+    let most = WAITERS - 10;
+    let (left, right, other) = (WAITERS + 1, WAITERS + 2, WAITERS + 3);
+    for id in [left, right, other] {
+        apply(&mut store, Action::One(coracle_store::Operation::OpenSession(open(id)))).unwrap();
+    }
+    let claim = |lock: &str, id: u64| acquire(lock, Attach::Session(SessionId(id)), Mode::Exclusive);
+    run(&mut store, claim("left", left)).unwrap();
+    run(&mut store, claim("right", right)).unwrap();
+    for id in 1..most {
+        run(&mut store, private("left", 2 * WAITERS + id)).unwrap();
+        run(&mut store, private("right", 3 * WAITERS + id)).unwrap();
+    }
+    let withdraw = Operation::Withdraw(Claim { lock: "right".into(), session: SessionId(left), token: None });
+    let Ok(Outcome::Waiting(place)) = run(&mut store, claim("right", left)) else {
+        panic!("no cycle so far")
+    };
+    assert_eq!(place.position, most);
+    run(&mut store, withdraw).unwrap();
+    // The last in the line of the one holds something the first in the line of the other waits for.
+    run(&mut store, claim("last", other)).unwrap();
+    run(&mut store, claim("left", other)).unwrap();
+    run(&mut store, claim("last", right)).unwrap();
+    let lock::Refusal::WouldDeadlock(cycle) = refused(run(&mut store, claim("right", left))) else {
+        panic!("it waits for itself")
+    };
+    assert_eq!((cycle[0].session.0, &*cycle[0].lock), (left, "right"));
+    let last = cycle.iter().rfind(|link| &*link.lock == "left").expect("somebody waits for the left one");
+    assert!(last.session.0 >= other, "{cycle:?}");
+}
+
 #[test]
 fn names_of_any_text_do_not_run_into_each_other() {
     let names = ["a", "a\0", "a\0\0", "a\0\u{1}", "a\u{1}", "ab", "b\0a", "é", "\u{0}", "🔒/../%00"];

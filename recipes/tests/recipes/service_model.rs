@@ -30,7 +30,8 @@ enum Step {
     Deregister(Whom),
     Drain(Whom, u64),
     Report(Whom, bool),
-    Expire(u64),
+    /// These run out in one entry.
+    Expire(Vec<u64>),
     Close(u64),
     Configure(usize, u64, u16),
     Reset(usize),
@@ -65,7 +66,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => whom().prop_map(Step::Deregister),
         3 => (whom(), prop_oneof![Just(0_u64), 1..100_000_u64]).prop_map(|(whom, span)| Step::Drain(whom, span)),
         6 => (whom(), prop::bool::weighted(0.2)).prop_map(|(whom, well)| Step::Report(whom, well)),
-        4 => session().prop_map(Step::Expire),
+        4 => prop::collection::vec(session(), 1..3).prop_map(Step::Expire),
         1 => session().prop_map(Step::Close),
         1 => (0..SERVICES.len(), prop_oneof![Just(0_u64), Just(60_000)], 0..3_u16)
             .prop_map(|(service, after, errors)| Step::Configure(service, after, errors)),
@@ -213,7 +214,7 @@ impl Model {
                 let it = self.find(whom)?;
                 self.report((whom.0, whom.1), &it, well);
             }
-            Step::Expire(id) => self.end(id, true),
+            Step::Expire(ref ids) => ids.iter().for_each(|id| self.end(*id, true)),
             Step::Close(id) => {
                 if !self.sessions.contains_key(&id) {
                     return Err(Answer::Refused);
@@ -321,7 +322,10 @@ fn action(step: &Step, model: &Model) -> Action {
         Step::Deregister(whom) => Operation::Deregister(named(whom)),
         Step::Drain(whom, span) => Operation::Drain(named(whom), Millis(*span)),
         Step::Report(whom, well) => Operation::Report(named(whom), *well),
-        Step::Expire(id) => return Action::Expire(vec![Expiry { session: SessionId(*id), generation: 1 }]),
+        Step::Expire(ids) => {
+            let expiry = |id: &u64| Expiry { session: SessionId(*id), generation: 1 };
+            return Action::Expire(ids.iter().map(expiry).collect());
+        }
         Step::Close(id) => return Action::One(coracle_store::Operation::CloseSession(SessionId(*id))),
         Step::Configure(service, after, errors) => {
             let settings =

@@ -1,4 +1,5 @@
-//! L1–L4: tokens rise, one holder at a time, what was acknowledged was granted. Sessions must outlive the history.
+//! L1–L4, L7: tokens rise, one holder at a time, what was acknowledged was granted, nobody is overtaken. Sessions must
+//! outlive the history.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +14,39 @@ struct Grant {
     until: Option<u64>,
 }
 
+/// L7: grants follow arrivals. Nobody hands a lock on in these histories.
+fn in_turn(log: &Log, wrong: &mut Vec<String>) {
+    let mut lines: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for change in &log.changes {
+        let events: Vec<_> = change.events.iter().filter(|event| event.family == "locks").collect();
+        let granted = |name: &str, session: &str| {
+            let is_it = |event: &&&crate::log::Event| {
+                event.op == "acquired" && event.name == name && event.session.as_deref() == Some(session)
+            };
+            events.iter().any(|event| is_it(&event))
+        };
+        for event in events.iter().filter(|event| event.token.is_none()) {
+            let (name, session) = (event.name.as_str(), event.session.as_deref().unwrap_or_default());
+            let line = lines.entry(name).or_default();
+            match event.op.as_str() {
+                "waiting" => line.push(session),
+                "left" | "expired" if !granted(name, session) => line.retain(|other| *other != session),
+                _ => {}
+            }
+        }
+        for event in events.iter().filter(|event| event.op == "acquired") {
+            let (name, session) = (event.name.as_str(), event.session.as_deref().unwrap_or_default());
+            let line = lines.entry(name).or_default();
+            if let Some(first) = line.first().filter(|first| **first != session) {
+                wrong.push(format!("L7: {name} granted to {session} at {} before {first}", change.revision));
+            }
+            line.retain(|other| *other != session);
+        }
+    }
+}
+
 pub fn check(history: &History, log: &Log, wrong: &mut Vec<String>) {
+    in_turn(log, wrong);
     let mut grants: BTreeMap<(&str, u64), Grant> = BTreeMap::new();
     let mut holders: BTreeMap<&str, u64> = BTreeMap::new();
     let mut newest: BTreeMap<&str, u64> = BTreeMap::new();

@@ -1,12 +1,14 @@
-//! Whether a history fits a log: docs/GUARANTEES.md, invariants C1–C7, C10, L1–L4.
+//! Whether a history fits a log: docs/RULES.md, invariants C1–C7, C10, C13, L1–L4, L7, S3.
 //!
 //! Each reply carries its revision, so this needs no search: an answer is right if it is what the log replayed up to
 //! that revision says, and the log is a linearization if its revisions respect real time.
 
 pub mod elections;
 mod locks;
+mod members;
 pub mod queues;
 mod reads;
+mod sessions;
 mod time;
 mod writes;
 
@@ -25,6 +27,8 @@ pub fn violations(history: &History, log: &Log) -> Vec<String> {
     reads::check(history, &replay, &mut wrong);
     time::check(history, &mut wrong);
     locks::check(history, log, &mut wrong);
+    sessions::check(log, &mut wrong);
+    members::check(history, &mut wrong);
     wrong
 }
 

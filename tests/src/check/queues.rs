@@ -1,9 +1,12 @@
-//! Q1–Q5: what was sent is delivered and acknowledged, once; nothing else is; and nobody has what is somebody else's.
+//! Q1–Q6, Q8: what was sent is delivered and acknowledged, once, in order; nothing else is; nobody has what is somebody
+//! else's; and the queue counts as the log does.
 //!
 //! The queue must have been drained, so that everything sent was acknowledged in the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+use crate::log::{Event, Log};
 
 /// One message as its sender knows it. Values are unique. Times are of one monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub struct QueueHistory {
     pub sends: Vec<Sent>,
     pub deliveries: Vec<Delivery>,
     pub settled: Vec<Settled>,
+    /// Revisions, and how many messages the queue said it had.
+    pub lengths: Vec<(u64, u64)>,
 }
 
 /// Clocks of two processes on one machine, and how log time is counted, differ by less.
@@ -63,6 +68,60 @@ impl QueueHistory {
         self.sends.extend(other.sends);
         self.deliveries.extend(other.deliveries);
         self.settled.extend(other.settled);
+        self.lengths.extend(other.lengths);
+    }
+
+    /// What is wrong between this and the log, which must begin with the first revision.
+    #[must_use]
+    pub fn against(&self, log: &Log, queue: &str) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut newest = (0, 0);
+        let (mut seen, mut there) = (BTreeSet::new(), BTreeSet::new());
+        // Its length from each revision on.
+        let mut lengths = BTreeMap::from([(0, 0)]);
+        for change in &log.changes {
+            let of_queue = |event: &&Event| event.family == "queues" && event.name == queue;
+            let mut received = Vec::new();
+            for event in change.events.iter().filter(of_queue) {
+                let Some(id) = event.item.as_deref().and_then(number) else { continue };
+                match event.op.as_str() {
+                    "sent" => drop(there.insert(id)),
+                    "removed" => drop(there.remove(&id)),
+                    "received" => received.push(id),
+                    _ => {}
+                }
+            }
+            received.sort_unstable();
+            for id in received.into_iter().filter(|id| seen.insert(*id)) {
+                if id < newest {
+                    wrong.push(format!("Q6: {id:?} first at {} after {newest:?}", change.revision));
+                }
+                newest = newest.max(id);
+            }
+            lengths.insert(change.revision, there.len() as u64);
+        }
+        for (revision, said) in &self.lengths {
+            let length = lengths.range(..=revision).next_back().map_or(0, |(_, length)| *length);
+            if length != *said {
+                wrong.push(format!("Q8: {said} messages at {revision}, and {length} in the log"));
+            }
+        }
+        let known = self.sends.iter().filter_map(|sent| Some((sent, number(sent.id.as_deref()?)?)));
+        let known: Vec<_> = known.collect();
+        let mut by_return = known.clone();
+        by_return.sort_by_key(|(sent, _)| sent.ret);
+        let mut by_call = known;
+        by_call.sort_by_key(|(sent, _)| sent.call);
+        let (mut before, mut last) = (by_return.into_iter().peekable(), (0, 0));
+        for (sent, id) in by_call {
+            while let Some((_, earlier)) = before.next_if(|(earlier, _)| earlier.ret < sent.call) {
+                last = last.max(earlier);
+            }
+            if id < last {
+                wrong.push(format!("Q6: {sent:?} was sent after {last:?} was there"));
+            }
+        }
+        wrong
     }
 
     /// Settlements of a kind that were answered so.
@@ -195,9 +254,56 @@ impl QueueHistory {
     }
 }
 
+/// The order of a message, from its id.
+fn number(id: &str) -> Option<(u64, u64)> {
+    let (revision, number) = id.split_once('-')?;
+    Some((revision.parse().ok()?, number.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::Change;
+
+    /// Two are sent, both received in order, one acknowledged.
+    fn log() -> Log {
+        let event = |op: &str, item: &str| Event {
+            family: "queues".into(),
+            op: op.into(),
+            name: "q".into(),
+            item: Some(item.into()),
+            ..Event::default()
+        };
+        let change = |revision, op: &str, item: &str| Change { revision, events: vec![event(op, item)] };
+        let first = change(9, "sent", "9-0");
+        let later =
+            [change(10, "sent", "10-0"), change(11, "received", "9-0"), change(12, "received", "10-0")];
+        let changes = [first].into_iter().chain(later).chain([change(13, "removed", "9-0")]).collect();
+        Log { changes }
+    }
+
+    #[test]
+    fn what_the_log_does_not_say_is_found() {
+        let sent = |value: &str, id: &str, call| Sent {
+            value: value.into(),
+            id: Some(id.into()),
+            call: at(call),
+            ret: at(call + 10),
+        };
+        let history = || QueueHistory {
+            sends: vec![sent("a", "9-0", 0), sent("b", "10-0", 20)],
+            lengths: vec![(8, 0), (10, 2), (12, 2), (20, 1)],
+            ..QueueHistory::default()
+        };
+        assert_eq!(history().against(&log(), "q"), Vec::<String>::new());
+        let counted = QueueHistory { lengths: vec![(12, 1)], ..history() };
+        assert!(counted.against(&log(), "q")[0].contains("Q8: 1 messages at 12, and 2"));
+        let mut overtaken = log();
+        overtaken.changes[2..4].reverse();
+        assert!(history().against(&overtaken, "q")[0].contains("Q6: (9, 0) first at 11 after (10, 0)"));
+        let late = QueueHistory { sends: vec![sent("b", "10-0", 0), sent("a", "9-0", 20)], ..history() };
+        assert!(late.against(&log(), "q")[0].contains("Q6: "));
+    }
 
     fn at(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -220,6 +326,7 @@ mod tests {
             sends: vec![Sent { value: "a".into(), id: Some("1-0".into()), call: at(0), ret: at(10) }],
             deliveries: vec![delivery(1, 20), delivery(2, 2100), delivery(3, 2300)],
             settled: vec![settled(2, Verb::Nack, Some(true), 2200), settled(3, Verb::Ack, Some(true), 2400)],
+            lengths: Vec::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::violations;
-use crate::history::{Action, Answer, History, Op, Outcome};
+use crate::history::{Action, Answer, History, Op, Outcome, Sample};
 use crate::log::{Change, Event, Log};
 use crate::replay::Item;
 
@@ -86,7 +86,9 @@ fn sound() -> (History, Log) {
     step(Action::Release { lock: "l".into(), session: "s2".into(), token: 7 }, ok(8, Answer::Released));
     // The second had waited since before the first was released.
     ops[10].call = ops[9].call;
-    (History { ops }, log)
+    let sample = |node, term, leader: &str| Sample { node, term, leader: Some(leader.into()) };
+    let samples = vec![sample(0, 1, "1"), sample(1, 1, "1"), sample(1, 2, "2")];
+    (History { ops, samples }, log)
 }
 
 /// What the checker says after a change.
@@ -290,4 +292,75 @@ fn a_release_that_did_not_is_found() {
 fn two_who_were_sure_to_hold_are_found() {
     let found = after(|ops, _| ops[9].call = ops[10].ret + Duration::from_millis(1));
     assert!(found.contains("L3"), "{found}");
+}
+
+#[test]
+fn a_second_leader_of_a_term_and_a_term_that_falls_are_found() {
+    let said = |change: fn(&mut History)| {
+        let (mut history, log) = sound();
+        change(&mut history);
+        violations(&history, &log).join("\n")
+    };
+    assert!(said(|history| history.samples[1].leader = Some("3".into())).contains("C13: 3 is not the only"));
+    assert!(said(|history| history.samples.swap(1, 2)).contains("C13: node 1 fell from term 2 to 1"));
+}
+
+/// A key hangs on a session, and goes with it.
+fn hanging(change: fn(&mut Vec<Change>)) -> String {
+    let event = |family: &str, op: &str, name: &str| Event {
+        family: family.into(),
+        op: op.into(),
+        name: name.into(),
+        ..Event::default()
+    };
+    let put = Event { session: Some("s1".into()), ..event("kv", "put", "k") };
+    let mut changes = vec![
+        Change { revision: 1, events: vec![event("sessions", "opened", "s1"), put.clone()] },
+        Change { revision: 2, events: vec![event("kv", "delete", "k"), event("sessions", "expired", "s1")] },
+        Change { revision: 3, events: vec![event("kv", "put", "k")] },
+    ];
+    change(&mut changes);
+    let mut wrong = Vec::new();
+    super::sessions::check(&Log { changes }, &mut wrong);
+    wrong.join("\n")
+}
+
+#[test]
+fn a_key_that_outlives_its_session_is_found() {
+    assert_eq!(hanging(|_| {}), "");
+    let lives_on = hanging(|changes| drop(changes[1].events.remove(0)));
+    assert!(lives_on.contains("S3: k of the dead s1 is there at 2"), "{lives_on}");
+    let late = hanging(|changes| changes[2].events[0].session = Some("s1".into()));
+    assert!(late.contains("S3: k of the dead s1 is there at 3"), "{late}");
+    let twice = hanging(|changes| {
+        let again = changes[1].events[1].clone();
+        changes[2].events.push(again);
+    });
+    assert!(twice.contains("S3: s1 ended again"), "{twice}");
+}
+
+#[test]
+fn an_overtaken_waiter_is_found() {
+    let waits = |session: &str| Event {
+        family: "locks".into(),
+        op: "waiting".into(),
+        name: "l".into(),
+        session: Some(session.into()),
+        ..Event::default()
+    };
+    let left = |session: &str| Event { op: "left".into(), ..waits(session) };
+    let in_turn = after(|_, log| {
+        log.insert(5, Change { revision: 6, events: vec![waits("s2"), waits("s3")] });
+        log[6].events.push(left("s2"));
+    });
+    assert_eq!(in_turn.replace("log: revision 6 after 6", ""), "", "s2 was first");
+    let overtaken = after(|_, log| {
+        log.insert(5, Change { revision: 6, events: vec![waits("s3"), waits("s2")] });
+        log[6].events.push(left("s2"));
+    });
+    assert!(overtaken.contains("L7: l granted to s2 at 7 before s3"), "{overtaken}");
+    let past_the_line = after(|_, log| {
+        log.insert(5, Change { revision: 6, events: vec![waits("s3")] });
+    });
+    assert!(past_the_line.contains("L7: l granted to s2 at 7 before s3"), "{past_the_line}");
 }

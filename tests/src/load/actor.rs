@@ -46,6 +46,13 @@ impl Actor {
             if session.is_none() {
                 session = self.open_session().await;
             }
+            if self.draw.chance(2)
+                && let Some(session) = session.take()
+            {
+                // With it go its keys.
+                let _ = self.shared.nodes[self.node].delete(&format!("/v1/sessions/{session}")).send().await;
+                continue;
+            }
             if self.draw.chance(3) {
                 self.node = self.draw.choose(self.shared.nodes.len());
             }

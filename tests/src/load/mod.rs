@@ -9,11 +9,11 @@ mod send;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use crate::history::{History, Op};
+use crate::history::{History, Op, Sample};
 use crate::http::Http;
 
 /// How much, and on what.
@@ -38,6 +38,7 @@ impl Default for Shape {
 pub struct Load {
     shared: Arc<Shared>,
     actors: Vec<JoinHandle<Vec<Op>>>,
+    samplers: Vec<JoinHandle<Vec<Sample>>>,
 }
 
 /// What all clients of one load share.
@@ -64,7 +65,9 @@ impl Load {
         };
         let shared = Arc::new(shared);
         let actors = (0..all).map(|client| tokio::spawn(actor::run(client, Arc::clone(&shared)))).collect();
-        Self { shared, actors }
+        let nodes = 0..shared.nodes.len();
+        let samplers = nodes.map(|node| tokio::spawn(sample(Arc::clone(&shared), node))).collect();
+        Self { shared, actors, samplers }
     }
 
     /// Writes acknowledged so far.
@@ -76,7 +79,7 @@ impl Load {
     /// Waits until so many more writes are acknowledged.
     pub async fn goes_on(&self, writes: u64) {
         let goal = self.written() + writes;
-        crate::wait::until("the load goes on", std::time::Duration::from_secs(40), || async {
+        crate::wait::until("the load goes on", Duration::from_secs(40), || async {
             let written = self.written();
             if written >= goal { Ok(()) } else { Err(format!("{written} of {goal} writes")) }
         })
@@ -93,7 +96,24 @@ impl Load {
         for actor in self.actors {
             history.ops.extend(actor.await.expect("a client that does not panic"));
         }
+        for sampler in self.samplers {
+            history.samples.extend(sampler.await.expect("a sampler that does not panic"));
+        }
         eprintln!("load: {} actions: {}", history.ops.len(), history.summary());
         history
     }
+}
+
+/// Ask a node again and again what it takes itself for.
+async fn sample(shared: Arc<Shared>, node: usize) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    while !shared.stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let call = shared.nodes[node].get("/v1/cluster").patience(Duration::from_secs(3));
+        let Ok(reply) = call.send().await else { continue };
+        let json = reply.json();
+        let (Some(term), leader) = (json["term"].as_u64(), json["leader"].as_str()) else { continue };
+        samples.push(Sample { node, term, leader: leader.map(str::to_owned) });
+    }
+    samples
 }

@@ -13,7 +13,7 @@ use super::caller::Caller;
 use crate::check::queues::{Delivery, QueueHistory, Sent, Settled, Verb};
 use crate::http::Http;
 
-const QUEUE: &str = "load";
+pub const QUEUE: &str = "load";
 /// How long a delivery is nobody else's. Short, so that what is left lying comes back within the test.
 pub const VISIBILITY: Duration = Duration::from_secs(2);
 /// Messages under way above which senders wait: on a fast machine they would leave workers behind for minutes.
@@ -26,6 +26,7 @@ pub struct QueueLoad {
     shared: Arc<Shared>,
     senders: Vec<JoinHandle<QueueHistory>>,
     workers: Vec<JoinHandle<QueueHistory>>,
+    looker: JoinHandle<QueueHistory>,
 }
 
 struct Shared {
@@ -67,7 +68,8 @@ impl QueueLoad {
         let client = |number: usize| Client::new(&shared, number);
         let senders = (0..SENDERS).map(|n| tokio::spawn(client(n).send())).collect();
         let workers = (SENDERS..SENDERS + WORKERS).map(|n| tokio::spawn(client(n).work())).collect();
-        Self { shared, senders, workers }
+        let looker = tokio::spawn(look(shared.clone()));
+        Self { shared, senders, workers, looker }
     }
 
     /// Waits until so many more messages are acknowledged.
@@ -101,9 +103,27 @@ impl QueueLoad {
         for worker in self.workers {
             history.extend(worker.await.expect("a worker that does not panic"));
         }
+        history.extend(self.looker.await.expect("a looker that does not panic"));
         eprintln!("queue load: {}", history.summary());
         history
     }
+}
+
+/// Ask one node after the other how long the queue is.
+async fn look(shared: Arc<Shared>) -> QueueHistory {
+    let mut history = QueueHistory::default();
+    for node in shared.nodes.iter().cycle() {
+        if !shared.working.load(Ordering::Relaxed) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let call = node.get(&format!("/v1/queues/{QUEUE}")).patience(Duration::from_secs(3));
+        let Ok(reply) = call.send().await else { continue };
+        if let Some(length) = reply.json()["length"].as_u64() {
+            history.lengths.push((reply.revision(), length));
+        }
+    }
+    history
 }
 
 impl Client {
