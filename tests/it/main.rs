@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bad_meetings;
+mod bench;
 mod commands;
 mod corruption;
 mod crash;

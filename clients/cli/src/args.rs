@@ -5,8 +5,8 @@ use clap_complete::Shell;
 
 use crate::connection::Connection;
 use crate::{
-    barrier, child, cluster, counter, dev, election, events, fence, group, kv, latch, lock, queue, semaphore,
-    serve, service, session, topic, txn, upkeep,
+    barrier, bench, child, cluster, counter, dev, election, events, fence, group, kv, latch, lock, queue,
+    semaphore, serve, service, session, topic, txn, upkeep,
 };
 
 /// Coordination service: replicated keys, locks and sessions, driven by plain HTTP.
@@ -84,6 +84,8 @@ pub enum Command {
     /// A hash of the state: equal on all nodes at equal revisions
     #[command(after_help = "Example:\n  coracle hash -o raw")]
     Hash,
+    /// Measure how fast the cluster answers from here
+    Bench(bench::Bench),
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  coracle completion bash > /etc/bash_completion.d/coracle")]
     Completion { shell: Shell },
@@ -209,6 +211,8 @@ mod tests {
             "coracle group join workers w1 --payload 10.0.0.7 --ttl 30s",
             "coracle group show workers --min 3 --wait 1m",
             "coracle fence check printer-7 811",
+            "coracle bench",
+            "coracle bench put queue --clients 64 --time 10s --value-size 0",
             "coracle lock deploy",
             "coracle lock deploy --shared --wait 1m --ttl 30s --grace 5s -- make -j2",
             "coracle lock ls",

@@ -4,6 +4,7 @@
 
 mod args;
 mod barrier;
+mod bench;
 mod bytes_arg;
 mod child;
 mod claim;
@@ -95,6 +96,7 @@ fn run(args: Args) -> Result<(), Failure> {
                     Command::Cluster(cluster) => cluster::run(&connection, cluster).await,
                     Command::Compact(compact) => upkeep::compact(&connection, compact).await,
                     Command::Hash => upkeep::hash(&connection).await,
+                    Command::Bench(bench) => bench::run(&connection, bench).await,
                     Command::Version => cluster::version(&connection).await,
                     Command::Serve(_) | Command::Exec(_) | Command::Completion { .. } => unreachable!(),
                 }
