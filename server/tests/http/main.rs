@@ -11,6 +11,7 @@ mod lists;
 mod server;
 mod startup;
 mod streams;
+mod table;
 mod tls;
 mod topics;
 mod waits;
