@@ -152,11 +152,11 @@ mod tests {
         assert_eq!(missing, BTreeSet::new());
     }
 
-    /// Each command that the design names. Not there yet: `snapshot`, `bench`.
+    /// Each command that the design names. Not there yet: `snapshot`.
     #[test]
     fn the_commands_of_the_design_are_there() {
         let designed = "
-            serve dev txn events compact hash completion version elect
+            serve dev txn events compact hash bench completion version elect
             kv get|put|del|ls|tree|watch|history|edit|import|export
             session ls|show|rm|new
             lock ls|show|break|transfer
