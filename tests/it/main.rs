@@ -21,6 +21,7 @@ mod membership;
 mod pause;
 mod queues;
 mod queues_crash;
+mod resume;
 mod scale;
 mod services;
 mod sessions;

@@ -280,6 +280,7 @@ pub async fn make<K: Kind>(mut call: Call, asked: Asked, body: &[u8], kind: K, r
         Turn::Waiting(_) => call.edge.park()?,
     };
     let renewal = asked.private.map(|(_, ttl)| Renewal::new(session, ttl.as_duration(), received));
+    let renewal = renewal.map(|renewal| renewal.found_again(replayed));
     let deadline = call.fresh_deadline();
     let edge = call.edge.clone();
     drop(call);

@@ -168,10 +168,21 @@ impl Receiving {
             self.receive.acks.clear();
             self.settled.clone_from(&got.acks);
         }
-        if let Some((session, ttl)) = self.private
-            && self.renewal.is_none()
+        if let Some((own, ttl)) = &mut self.private
+            && let Some(session) = got.session
         {
-            self.renewal = Some(Renewal::new(session, ttl.as_duration(), self.received));
+            // A repeated call has the session of the one before it. It lives if something hangs on it: the place of
+            // the one consumer, what was delivered.
+            *own = session;
+            self.edge.node.wait_revision(revision, self.edge.deadline()).await?;
+            if self.edge.node.read(|store| store.session(session).is_some()) {
+                self.receive.attach = Attach::Session(session);
+                let renewal = Renewal::new(session, ttl.as_duration(), self.received);
+                self.renewal.get_or_insert(renewal.found_again(replayed));
+            } else {
+                self.receive.attach = kv::Ephemeral::private(*ttl, None).attach;
+                self.renewal = None;
+            }
         }
         Ok(Answered::Received(revision, got))
     }

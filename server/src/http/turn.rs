@@ -58,6 +58,12 @@ impl Renewal {
         Self { session, ttl, next: since + ttl / 3, until: since + ttl }
     }
 
+    /// One that an earlier request opened: nobody knows when it was renewed last, so the next time is now.
+    #[must_use]
+    pub fn found_again(self, found: bool) -> Self {
+        if found { Self { next: Instant::now(), ..self } } else { self }
+    }
+
     /// Renew now.
     pub async fn renew(&mut self, edge: &Edge) -> Renewed {
         let received = Instant::now();

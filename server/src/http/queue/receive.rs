@@ -101,7 +101,8 @@ pub async fn receive(mut call: Call) -> Answer {
     edge.node.wait_revision(revision, deadline).await?;
     let mut parked = Parked {
         withdrawal: withdrawal(&edge, &mutation, private, &shape.queue, ticket),
-        renewal: private.map(|(_, ttl)| Renewal::new(session, ttl.as_duration(), received)),
+        renewal: private
+            .map(|(_, ttl)| Renewal::new(session, ttl.as_duration(), received).found_again(replayed)),
         bound,
         edge,
         shape,
