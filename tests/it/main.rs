@@ -4,6 +4,7 @@ mod bad_input;
 mod bad_meetings;
 mod bench;
 mod commands;
+mod barriers;
 mod corruption;
 mod crash;
 mod curl;
