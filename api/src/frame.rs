@@ -3,11 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::queue::Message;
 use crate::value::optional_members;
-use crate::{
-    Blocker, Entry, Instant, Key, Lost, Mode, Problem, Progress, SessionId, SessionState, Span, Value,
-};
+use crate::{Entry, Instant, Key, Mode, Problem, Progress, SessionId, SessionState, Value};
 
 /// Why the server ends a stream. Either way: continue elsewhere, after the last revision seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -309,65 +306,4 @@ impl TryFrom<EventWire> for Event {
             progress: wire.progress,
         })
     }
-}
-
-/// One frame of a claim or session that lives with its connection (`hold=true`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum HoldFrame {
-    /// The session is open (`POST /v1/sessions?hold=true`, `POST /v1/sessions/{id}/hold`).
-    Opened {
-        session: SessionId,
-        ttl: Span,
-        valid_for: Span,
-    },
-    Waiting {
-        position: u64,
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        blockers: Vec<Blocker>,
-    },
-    Acquired {
-        session: SessionId,
-        token: u64,
-        valid_for: Span,
-        /// Of a lock, or of a key.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        mode: Option<Mode>,
-    },
-    /// All have come to a barrier. Behind a cyclic one the stream ends; in a double one the session is inside.
-    Entered {
-        id: String,
-        session: SessionId,
-        generation: u64,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        index: Option<u64>,
-        valid_for: Span,
-    },
-    /// Messages of a queue (`POST /v1/queues/{name}/receive?hold=true`): they are in flight as long as the session lives.
-    Delivered {
-        session: SessionId,
-        items: Vec<Message>,
-    },
-    /// Still held: sent at least every third of the ttl.
-    Held {
-        valid_for: Span,
-    },
-    Lost {
-        reason: String,
-        /// What the operator said who broke it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        detail: Option<String>,
-    },
-    /// The session lives, but something was taken from it.
-    Taken(Lost),
-    Bye {
-        reason: ByeReason,
-    },
-    Error {
-        problem: Problem,
-    },
-    #[serde(other)]
-    #[cfg_attr(feature = "schema", schemars(skip))]
-    Other,
 }

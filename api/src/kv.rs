@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::value::optional_members;
-use crate::{Instant, Key, SessionId, Value};
+use crate::{Instant, Key, SessionId, Span, Value};
 
 /// A key with its value and history numbers: what a key-value read answers with `format=json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,6 +163,8 @@ pub struct Put {
     pub version: u64,
     /// The session the key now lives with; with `ttl` a private one made by this put.
     pub session: Option<SessionId>,
+    /// How long the private session is good for.
+    pub valid_for: Option<Span>,
     /// What was there before, with `return=previous`.
     pub previous: Option<Entry>,
 }
@@ -179,14 +181,16 @@ struct PutWire {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     session: Option<SessionId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    valid_for: Option<Span>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<Entry>,
 }
 
 impl From<Put> for PutWire {
     fn from(put: Put) -> Self {
         let (key, key_base64) = put.key.to_members();
-        let Put { revision, version, session, previous, .. } = put;
-        Self { key, key_base64, revision, version, session, previous }
+        let Put { revision, version, session, valid_for, previous, .. } = put;
+        Self { key, key_base64, revision, version, session, valid_for, previous }
     }
 }
 
@@ -194,8 +198,9 @@ impl TryFrom<PutWire> for Put {
     type Error = String;
 
     fn try_from(wire: PutWire) -> Result<Self, String> {
-        let PutWire { key, key_base64, revision, version, session, previous } = wire;
-        Ok(Self { key: Key::require(key, key_base64)?, revision, version, session, previous })
+        let PutWire { key, key_base64, revision, version, session, valid_for, previous } = wire;
+        let key = Key::require(key, key_base64)?;
+        Ok(Self { key, revision, version, session, valid_for, previous })
     }
 }
 

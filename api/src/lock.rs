@@ -86,7 +86,9 @@ pub struct Blocker {
     pub session: SessionId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    pub token: u64,
+    /// Of one that holds; one without is ahead in the line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<u64>,
     pub since: Instant,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_for: Option<Span>,

@@ -158,6 +158,11 @@ pub struct Sent {
     /// With `wait` and `delivery=self`: what the producer acknowledges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<String>,
+    /// Of an item of a barrier queue: it goes with this session, unless its generation is released before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_for: Option<Span>,
 }
 
 /// Answer of a send of several messages, in their order.

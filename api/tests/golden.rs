@@ -147,7 +147,7 @@ fn barriers() {
     golden::<Leaving>(r#"{"generation":812,"inside":2}"#);
     golden::<Gate>(r#"{"open":true,"revision":813}"#);
     golden::<HoldFrame>(
-        r#"{"type":"entered","id":"a","session":"7587d8aa00000001","generation":812,"index":0,"valid_for":"15s"}"#,
+        r#"{"type":"acquired","session":"7587d8aa00000001","token":812,"valid_for":"15s","id":"a","index":0}"#,
     );
 }
 

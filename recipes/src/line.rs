@@ -41,6 +41,11 @@ pub trait Terms: Clone + Encode<()> + for<'b> Decode<'b, ()> {
     fn units(&self) -> u64 {
         0
     }
+
+    /// Whether both may hold at once: then neither is in the way of the other.
+    fn shares(&self, _: &Self) -> bool {
+        false
+    }
 }
 
 /// A granted claim.
@@ -92,7 +97,8 @@ pub struct Place<T> {
     /// Log time of the arrival.
     #[n(4)]
     pub since: Timestamp,
-    /// Holders in the way, at most 16; none in a listed line, which has all the holders.
+    /// Who is in the way, at most 16: holders, or who is ahead in the line, then without a token (0). None in a listed line,
+    /// which has them all.
     #[n(5)]
     pub blockers: Vec<Hold<T>>,
     /// Nothing is granted before this moment.
@@ -194,9 +200,16 @@ impl<T: Terms> Line<T> {
         view.scan(T::FAMILY, &prefix).next().map(|(_, record)| decoded(&record.value))
     }
 
-    /// At most [`BLOCKERS`] holders.
-    pub fn blockers(&self, view: View<'_>) -> Vec<Hold<T>> {
-        self.holds(view).take(BLOCKERS).map(|(_, hold)| hold).collect()
+    /// Those in the way of a claim, at most [`BLOCKERS`]: who holds; where nobody does that it cannot share with, who is
+    /// ahead of its key in the line, or of its end.
+    pub fn blockers(&self, view: View<'_>, terms: &T, key: Option<&Key>) -> Vec<Hold<T>> {
+        let holders = self.holds(view).map(|(_, hold)| hold).take(BLOCKERS);
+        let holders: Vec<_> = holders.filter(|hold| !hold.terms.shares(terms)).collect();
+        if !holders.is_empty() {
+            return holders;
+        }
+        let ahead = self.waiters(view).take_while(|(other, _)| key.is_none_or(|key| *other < key));
+        ahead.take(BLOCKERS).map(|(_, waiter)| waiter.ahead()).collect()
     }
 
     /// The line in the order of the grants to come.
@@ -303,7 +316,8 @@ impl<T: Terms> Line<T> {
 
     /// Where a waiter is. Costs the way to the nearer end of the line.
     pub fn place(&self, view: View<'_>, key: &Key, waiter: Waiter<T>) -> Place<T> {
-        waiter.place(self.ahead(view, key) + 1, self.blockers(view))
+        let blockers = self.blockers(view, &waiter.terms, Some(key));
+        waiter.place(self.ahead(view, key) + 1, blockers)
     }
 
     /// Make it a holder now. The counts are written by the caller.
@@ -430,6 +444,13 @@ impl<T> Hold<T> {
 }
 
 impl<T> Waiter<T> {
+    /// As one that is in the way of those behind it: it has no token yet.
+    fn ahead(self) -> Hold<T> {
+        let Self { session, owner, terms, since, meta, .. } = self;
+        let (token, ordinal, count, overdue) = (Revision(0), 0, 0, false);
+        Hold { session, owner, terms, token, since, meta, ordinal, count, overdue, lock_delay: None }
+    }
+
     pub fn place(self, position: u64, blockers: Vec<Hold<T>>) -> Place<T> {
         let Self { session, owner, terms, since, .. } = self;
         Place { session, owner, terms, position, since, blockers, closed_until: None }

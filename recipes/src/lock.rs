@@ -225,6 +225,10 @@ pub const HOLD_MS: u64 = 86_400_000;
 
 impl Terms for Mode {
     const FAMILY: Family = FAMILY;
+
+    fn shares(&self, other: &Self) -> bool {
+        (*self, *other) == (Self::Shared, Self::Shared)
+    }
 }
 
 type Lock = Line<Mode>;

@@ -328,7 +328,12 @@ fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, StoreRefusal> 
     let free = counts.waiting == 0 && fits(counts, permits, limit);
     if !free && !wait {
         let left = limit.limit.saturating_sub(counts.used);
-        return Err(Refusal::Exhausted(semaphore.blockers(view), left, counts.waiting).into());
+        return Err(Refusal::Exhausted(
+            semaphore.blockers(view, &Permits(permits), None),
+            left,
+            counts.waiting,
+        )
+        .into());
     }
     if !free && counts.waiting >= WAITERS {
         return Err(Refusal::TooManyWaiters(WAITERS).into());
@@ -344,8 +349,8 @@ fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, StoreRefusal> 
     let outcome = if free {
         Outcome::Held(semaphore.grant(txn, &mut counts, waiter))
     } else {
+        let blockers = semaphore.blockers(txn.view(), &waiter.terms, None);
         semaphore.join(txn, &mut counts, &waiter, RANK);
-        let blockers = semaphore.blockers(txn.view());
         Outcome::Waiting(waiter.place(counts.waiting, blockers))
     };
     semaphore.set_counts(txn, counts);

@@ -50,7 +50,7 @@ pub use subject::{covers, is_pattern, is_subject, is_topic};
 use subscription::Part;
 pub use subscription::{
     DELIVERIES, IN_FLIGHT_MAX, Mode, Name, Pending, SUBSCRIPTIONS, Settings, Start, Subscription,
-    VISIBILITY_MS, consumer, dead_letter, lag, names as subscriptions, pending, show, wake,
+    VISIBILITY_MS, consumer, dead_letter, flights, lag, names as subscriptions, pending, show, wake,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -50,7 +50,7 @@ pub(super) fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, Sto
     if !free && !wait {
         return Err(match closed {
             Some(until) if held.is_none() => Refusal::Closed(until, counts.waiting),
-            _ => Refusal::Held(lock.blockers(view), counts.waiting),
+            _ => Refusal::Held(lock.blockers(view, &mode, None), counts.waiting),
         }
         .into());
     }
@@ -64,10 +64,10 @@ pub(super) fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, Sto
     if free {
         return Ok(Outcome::Held(advance::grant(txn, &lock, waiter)));
     }
+    let blockers = lock.blockers(txn.view(), &mode, None);
     lock.join(txn, &mut counts, &waiter, ARRIVES);
     lock.set_counts(txn, counts);
     cycle::check(txn.view(), session)?;
-    let blockers = lock.blockers(txn.view());
     let mut place = waiter.place(counts.waiting, blockers);
     place.closed_until = closed;
     Ok(Outcome::Waiting(place))
@@ -93,7 +93,7 @@ pub(super) fn convert(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, Sto
     }
     let mut counts = lock.counts(view);
     let others: Vec<Hold> =
-        lock.blockers(view).into_iter().filter(|other| other.session != session).collect();
+        lock.blockers(view, &mode, None).into_iter().filter(|other| other.session != session).collect();
     let owner = if owner.is_empty() { hold.owner.clone() } else { owner };
     let (since, meta) = (txn.now(), hold.meta.clone());
     let waiter = Waiter { session, owner, terms: mode, since, meta, together: Vec::new() };
@@ -152,7 +152,7 @@ pub(super) fn acquire_many(txn: &mut Txn<'_>, wanted: AcquireMany) -> Result<Out
         waiting = waiting.max(counts.waiting);
         if !mode.joins(advance::mode(&lock, view)) || counts.waiting > 0 || shut.is_some() {
             free = false;
-            in_the_way.extend(lock.blockers(view));
+            in_the_way.extend(lock.blockers(view, mode, None));
         }
     }
     in_the_way.truncate(crate::line::BLOCKERS);

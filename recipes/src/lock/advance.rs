@@ -6,6 +6,7 @@ use std::sync::Arc;
 use coracle_store::{Cause, Key, Record, Refusal as StoreRefusal, Txn, View};
 
 use super::{Hold, Lock, Mode, Place, config};
+use crate::line::Terms as _;
 use crate::line::{BLOCKERS, Counts, Part, Waiter, decoded};
 
 /// Rank of one who goes from shared to exclusive, and of everybody else.
@@ -15,10 +16,7 @@ pub(super) const ARRIVES: u8 = 1;
 impl Mode {
     /// Whether it may hold beside holders of `held`.
     pub(super) fn joins(self, held: Option<Mode>) -> bool {
-        match held {
-            None => true,
-            Some(held) => self == Mode::Shared && held == Mode::Shared,
-        }
+        held.is_none_or(|held| self.shares(&held))
     }
 }
 

@@ -81,7 +81,7 @@ impl Desk<'_, '_> {
             self.txn.put(key, record.value.clone(), ContentType::Binary, session);
         }
         let generation = Some(self.generation(slot).number);
-        Ok(Some(Sent { id, duplicate: true, generation }))
+        Ok(Some(Sent { id, duplicate: true, generation, session }))
     }
 
     fn check_holds(&mut self, session: Option<SessionId>) -> Result<(), StoreRefusal> {
@@ -127,7 +127,7 @@ impl Desk<'_, '_> {
         let number = generation.number;
         self.keep_generation(slot, &generation);
         self.evaluate();
-        Ok(Sent { id, duplicate: false, generation: Some(number) })
+        Ok(Sent { id, duplicate: false, generation: Some(number), session })
     }
 
     pub fn start_deadline(&mut self, slot: u64, generation: &mut Generation) {

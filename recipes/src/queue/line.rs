@@ -1,6 +1,6 @@
 //! The line of receivers: whoever has waited longest gets what is ready.
 
-use coracle_store::{ContentType, Key, SessionId, Value};
+use coracle_store::{ContentType, Key, SessionId};
 
 use super::delivery::Failure;
 use super::desk::Desk;
@@ -52,8 +52,8 @@ impl Desk<'_, '_> {
         if self.active() == Some(session) {
             return;
         }
-        let none = Value::from(&[][..]);
-        self.txn.put(self.keys.active(), none, ContentType::Binary, Some(session));
+        let since = encoded(self.txn.now());
+        self.txn.put(self.keys.active(), since, ContentType::Binary, Some(session));
     }
 
     /// Somebody waits and nobody consumes: the first in line begins.

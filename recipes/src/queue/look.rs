@@ -199,6 +199,39 @@ pub fn consumers(view: View<'_>, queue: &str, limit: usize) -> Vec<Consumer> {
     view.scan(FAMILY, &keys.waiters()).take(limit).filter_map(consumer).collect()
 }
 
+/// The consumer of a queue that has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OneConsumer {
+    pub session: SessionId,
+    /// The revision at which it became that: it rises with each.
+    pub since: Revision,
+    /// Log time of that.
+    pub at: Timestamp,
+}
+
+/// The one consumer of a queue, if it has one.
+#[must_use]
+pub fn consumer(view: View<'_>, queue: &str) -> Option<OneConsumer> {
+    let record = view.get(&watched_consumer(queue))?;
+    let at = minicbor::decode(&record.value).ok()?;
+    Some(OneConsumer { session: record.session?, since: record.mod_revision, at })
+}
+
+/// What changes when another becomes the one consumer.
+#[must_use]
+pub fn watched_consumer(queue: &str) -> Key {
+    Keys::new(queue).active()
+}
+
+/// How many receivers are in line ahead of a ticket, or at all. Costs them.
+#[must_use]
+pub fn ahead(view: View<'_>, queue: &str, ticket: Option<Ticket>) -> u64 {
+    let keys = Keys::new(queue);
+    let own = ticket.map(|ticket| keys.waiter(ticket));
+    let line = view.scan(FAMILY, &keys.waiters());
+    line.take_while(|(key, _)| own.as_ref().is_none_or(|own| *key < own)).count() as u64
+}
+
 /// The keys of what a session has in flight in a queue: one that changes is settled.
 #[must_use]
 pub fn flights(view: View<'_>, queue: &str, session: SessionId) -> Vec<Key> {

@@ -40,6 +40,9 @@ pub struct Sent {
     /// The generation it belongs to, in a barrier queue.
     #[n(2)]
     pub generation: Option<u64>,
+    /// What the item of a barrier queue lives with until its generation is released.
+    #[n(3)]
+    pub session: Option<SessionId>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]

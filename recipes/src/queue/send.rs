@@ -1,7 +1,7 @@
 //! Sending: a batch is all or nothing, and in a row.
 
 use coracle_store::command::Attach;
-use coracle_store::limits::{KEY_OVERHEAD, META_BYTES, NAME_BYTES, VALUE_BYTES};
+use coracle_store::limits::{KEY_OVERHEAD, META_BYTES, NAME_BYTES, TTL_MS, VALUE_BYTES};
 use coracle_store::{Refusal as StoreRefusal, SessionId, Txn};
 
 use super::desk::{Desk, Draft};
@@ -11,12 +11,25 @@ use super::{check_queue, time};
 use crate::bounded;
 
 pub(super) fn send(txn: &mut Txn<'_>, wanted: Send) -> Result<Outcome, StoreRefusal> {
-    let Send { queue, messages, attach } = wanted;
+    let Send { queue, mut messages, mut attach } = wanted;
     check_queue(&queue)?;
     bounded("messages", messages.len(), 1, BATCH)?;
     messages.iter().try_for_each(check)?;
     let mut desk = Desk::open(txn, &queue);
     messages.iter().try_for_each(|message| fits(desk.config.kind, message, &attach))?;
+    if let Attach::Private(open) = &attach {
+        if desk.config.kind == Kind::Barrier {
+            // The `ttl` is that of the session of its own, as everywhere.
+            let ttl = open.ttl.0;
+            if !TTL_MS.contains(&ttl) {
+                let bound = ttl.clamp(*TTL_MS.start(), *TTL_MS.end());
+                return Err(StoreRefusal::OutOfBounds("ttl".into(), bound, ttl));
+            }
+            messages.iter_mut().for_each(|message| message.ttl = None);
+        } else {
+            attach = Attach::None;
+        }
+    }
     let session = desk.txn.attach(&attach, None)?;
     let mut sent = Vec::with_capacity(messages.len());
     for message in messages {
@@ -30,7 +43,7 @@ fn one(desk: &mut Desk<'_, '_>, message: Message, session: Option<SessionId>) ->
     if let Some(dedup_id) = &message.dedup_id
         && let Some(id) = known(desk, dedup_id)
     {
-        return Ok(Sent { id, duplicate: true, generation: None });
+        return Ok(Sent { id, duplicate: true, generation: None, session: None });
     }
     if let Some(known) = desk.known_item(&message, session)? {
         return Ok(known);
@@ -58,7 +71,7 @@ fn one(desk: &mut Desk<'_, '_>, message: Message, session: Option<SessionId>) ->
             let record = desk.record(id).expect("just written");
             desk.make_ready(id, &decoded(&record.value), &Tally::default());
         }
-        Sent { id, duplicate: false, generation: None }
+        Sent { id, duplicate: false, generation: None, session: None }
     };
     if let Some(dedup_id) = message.dedup_id {
         let until = now.after(desk.config.dedup_window);
@@ -106,7 +119,9 @@ fn fits(kind: Kind, message: &Message, attach: &Attach) -> Result<(), StoreRefus
     match kind {
         Kind::Fifo | Kind::Barrier if message.priority > 0 => wrong("priority"),
         Kind::Fifo | Kind::Priority if message.item.is_some() => wrong("id"),
-        Kind::Fifo | Kind::Priority if *attach != Attach::None => wrong("session"),
+        Kind::Fifo | Kind::Priority if matches!(attach, Attach::Session(_)) => wrong("session"),
+        // There `ttl` is that of the message.
+        Kind::Fifo | Kind::Priority if *attach != Attach::None && message.ttl.is_none() => wrong("hold"),
         Kind::Barrier if message.group.is_some() => wrong("group"),
         Kind::Barrier if message.delay.0 > 0 => wrong("delay"),
         Kind::Fifo | Kind::Priority | Kind::Barrier => Ok(()),

@@ -259,9 +259,16 @@ pub fn show(view: View<'_>, name: &Name) -> Option<Subscription> {
 
 /// The session that receives from an exclusive subscription, and since which revision.
 #[must_use]
-pub fn consumer(view: View<'_>, name: &Name) -> Option<(coracle_store::SessionId, Revision)> {
+pub fn consumer(view: View<'_>, name: &Name) -> Option<(coracle_store::SessionId, Revision, Timestamp)> {
     let record = view.get(&name.subscriber().consumer())?;
-    Some((record.session?, record.mod_revision))
+    Some((record.session?, record.mod_revision, decoded(&record.value)))
+}
+
+/// The keys of what a session has in flight of a subscription: one that changes is settled.
+#[must_use]
+pub fn flights(view: View<'_>, name: &Name, session: coracle_store::SessionId) -> Vec<Key> {
+    let prefix = name.subscriber().key(&[IN_FLIGHT], &[]);
+    view.attached_under(session, prefix.as_bytes()).cloned().collect()
 }
 
 /// Names of the subscriptions of a subject, behind `after`, at most `limit`, in order of their bytes.

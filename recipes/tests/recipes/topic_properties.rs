@@ -408,7 +408,7 @@ impl Run {
             assert_eq!(actual.in_flight, durable.flying.len() as u64);
             assert_eq!(actual.returned, durable.returned.len() as u64);
             assert_eq!((actual.gaps, actual.dead), (durable.gaps, durable.dead));
-            let consumer = topic::consumer(view, &name(of)).map(|(id, _)| id.0);
+            let consumer = topic::consumer(view, &name(of)).map(|(id, ..)| id.0);
             assert_eq!(consumer, durable.consumer);
         }
     }

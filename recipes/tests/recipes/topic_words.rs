@@ -70,7 +70,7 @@ impl Speech for Words {
                 let oldest = oldest.map(|at| format!(" oldest={}ms", at.0)).unwrap_or_default();
                 let consumer = topic::consumer(view, &name);
                 let consumer =
-                    consumer.map(|(id, since)| format!(" consumer={} since=@{since}", script.who(id)));
+                    consumer.map(|(id, since, _)| format!(" consumer={} since=@{since}", script.who(id)));
                 format!("{} lag={lag}{oldest}{}", subscription(&shown), consumer.unwrap_or_default())
             }
             "subscriptions" => format!("{:?}", topic::subscriptions(view, &subject(words), None, 100)),

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use coracle_api::{self as api, Code, HoldFrame, Problem, Span};
 use coracle_recipes::barrier::{self, Claim, Enter, Passed, Place, Turn, Why};
 use coracle_recipes::{self as recipes, Turn as TurnOf};
-use coracle_store::{Attach, Key, Revision, Selection, SessionId, Store};
+use coracle_store::{Attach, Key, Revision, Selection, SessionId, Store, Timestamp};
 use http::StatusCode;
 
 use super::barrier::{SHOWN, apply, broken};
@@ -78,6 +78,9 @@ impl Entering {
     fn tell(&self, turn: Turn) -> TurnOf<Grant, Place> {
         match turn {
             TurnOf::Granted(granted) => {
+                if let Ok(passed) = &granted {
+                    self.passed(passed);
+                }
                 let session = granted.as_ref().ok().and_then(|passed| passed.session);
                 let told = self.told().and_then(|place| place.session);
                 TurnOf::Granted(Grant(granted, session.or(told).unwrap_or(self.session)))
@@ -88,6 +91,21 @@ impl Entering {
             }
             TurnOf::Gone => TurnOf::Gone,
         }
+    }
+
+    /// The last to come never waited: it is told its place as if it had.
+    fn passed(&self, passed: &Passed) {
+        let Passed { id, session, generation, index } = passed.clone();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.get_or_insert(Place {
+            id,
+            session,
+            generation: Some(generation),
+            position: index.map_or(1, |index| index + 1),
+            waiting: 0,
+            parties: 0,
+            since: Timestamp(0),
+        });
     }
 
     fn waiting_problem(&self, waiting: u64, parties: Option<u64>) -> Problem {
@@ -212,12 +230,14 @@ impl Kind for Entering {
     fn acquired(&self, frames: &mut Frames, grant: &Grant, valid_for: Span) {
         match &grant.0 {
             Ok(Passed { id, generation, index, .. }) => {
-                let (id, session) = (id.to_string(), wire::session(grant.1));
-                let (generation, index) = (*generation, *index);
-                let frame = HoldFrame::Entered { id, session, generation, index, valid_for };
-                frames.object("entered", &frame);
+                let granted = api::Granted::new(wire::session(grant.1), *generation, valid_for);
+                let (id, index) = (Some(id.to_string()), *index);
+                frames.object("acquired", &HoldFrame::Acquired(api::Granted { id, index, ..granted }));
             }
-            Err((generation, why)) => frames.error(&broken(*generation, *why)),
+            Err((generation, why)) => {
+                let (reason, detail) = ("broken".to_owned(), Some(broken(*generation, *why).detail));
+                frames.object("lost", &HoldFrame::Lost { reason, detail });
+            }
         }
     }
 }

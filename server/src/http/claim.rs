@@ -14,7 +14,8 @@ use http::StatusCode;
 
 use super::call::{Call, Mutation, outcome, unexpected};
 use super::frame::Frames;
-use super::hold::{self, Hold};
+use super::held::InLine;
+use super::hold::{self, Claimed, Hold};
 use super::kv;
 use super::parked::Parked;
 use super::problem::{Answer, Refused, bad_query};
@@ -61,6 +62,11 @@ pub trait Kind: Send + Sync + 'static {
     /// Whether a grant that is found after the claim was taken back is one. Not if taking it back is what decided it.
     fn holds_good(&self, _: &Self::Grant) -> bool {
         true
+    }
+
+    /// Since when it is held, if that is longer than it should be.
+    fn overdue(&self, _: &Self::Grant) -> Option<api::Instant> {
+        None
     }
 
     /// Whether the claim is over with its grant: nothing is held that has to be kept alive.
@@ -128,8 +134,21 @@ pub fn blocker<T: recipes::Terms>(hold: &recipes::Hold<T>) -> api::Blocker {
     api::Blocker {
         session: wire::session(hold.session),
         owner: wire::optional(&hold.owner),
-        token: hold.token.0,
+        token: (hold.token.0 > 0).then_some(hold.token.0),
         since: api::Instant::from_unix_ms(hold.since.0),
+        valid_for: None,
+        mode: None,
+        permits: None,
+    }
+}
+
+/// The one consumer in the way.
+pub fn consumer(session: SessionId, token: Revision, since: Timestamp) -> api::Blocker {
+    api::Blocker {
+        session: wire::session(session),
+        owner: None,
+        token: Some(token.0),
+        since: api::Instant::from_unix_ms(since.0),
         valid_for: None,
         mode: None,
         permits: None,
@@ -165,6 +184,9 @@ impl Missed {
         let Self { position, waiting, blockers, closed_until } = self;
         let detail = match closed_until {
             Some(_) if blockers.is_empty() => format!("{what} closed for now waiting={waiting}"),
+            _ if blockers.first().is_some_and(|by| by.token.is_none()) => {
+                format!("{what} behind={} waiting={waiting}", held_by(&blockers))
+            }
             _ => format!("{what} held by={} waiting={waiting}", held_by(&blockers)),
         };
         let mut problem = api::Problem::new(code, detail)
@@ -257,10 +279,12 @@ pub async fn make<K: Kind>(mut call: Call, asked: Asked, body: &[u8], kind: K, r
         Turn::Gone => asked.claimant(),
     };
     if let Some(opening) = opening {
+        let (edge, deadline) = (call.edge.clone(), call.fresh_deadline());
+        let following = Following::new(edge, kind, session, revision, None, deadline).await?;
         withdrawal.settle();
         let until = asked.wait.map(|wait| received + wait.as_duration());
-        let claim = hold::Claim::Line { session, kind: Box::new(kind), revision, until };
-        return Ok(hold::stream(call, opening, claim, received));
+        let claimed = Claimed { session, revision, received, until };
+        return Ok(hold::stream(call, opening, claimed, InLine::new(following)));
     }
     let place = match turn {
         Turn::Granted(grant) => {

@@ -197,7 +197,8 @@ impl Kind for Campaigning {
 
     fn acquired(&self, frames: &mut Frames, leader: &election::Leader, valid_for: Span) {
         let (session, token) = (wire::session(leader.session), leader.token.0);
-        frames.object("acquired", &HoldFrame::Acquired { session, token, valid_for, mode: None });
+        let granted = api::Granted::new(session, token, valid_for);
+        frames.object("acquired", &HoldFrame::Acquired(granted));
     }
 }
 
@@ -205,7 +206,7 @@ fn blocker(leader: &election::Leader) -> api::Blocker {
     api::Blocker {
         session: wire::session(leader.session),
         owner: wire::optional(&leader.owner),
-        token: leader.token.0,
+        token: Some(leader.token.0),
         since: api::Instant::from_unix_ms(leader.since.0),
         valid_for: None,
         mode: None,

@@ -13,7 +13,7 @@ use super::call::{Call, name_of};
 use super::objects::{self, NAME, Objects};
 use super::problem::{Answer, Refused, too_large};
 use super::read::Format;
-use super::{body, hold, json, kv, respond, watch, wire};
+use super::{body, held, hold, json, kv, respond, watch, wire};
 
 /// Where the id is in `/v1/groups/{name}/members/{id}`.
 const ID: usize = 4;
@@ -124,7 +124,7 @@ pub async fn join(mut call: Call) -> Answer {
     };
     let revision = applied.revision;
     if let Some(opening) = opening {
-        return Ok(hold::stream_of(call, opening, hold::Claim::Key { session, revision }, received));
+        return Ok(held::written(call, opening, session, revision, received));
     }
     let valid_for = super::claim::first_validity(&call.edge, private, session, received).await;
     let session = wire::session(session);

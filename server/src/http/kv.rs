@@ -6,14 +6,16 @@ use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::{Code, Problem, Span};
 use coracle_store::command::{Append, Attach, Delete, OpenSession, Precondition, Put};
-use coracle_store::{Family, Key, Millis, Operation, Outcome, Record, Revision, Selection, Value, limits};
+use coracle_store::{
+    Family, Key, Millis, Operation, Outcome, Record, Revision, Selection, SessionId, Value, limits,
+};
 use http::{Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
 
 use super::call::{Call, draw_session, outcome, unexpected};
 use super::problem::{Answer, Refused, bad_query};
 use super::read::Format;
-use super::{body, hold, json, kv_list, query, respond, watch};
+use super::{body, held, hold, json, kv_list, query, respond, watch};
 use crate::edge::Edge;
 
 /// Length of the path before a key: `/v1/kv/`.
@@ -205,7 +207,7 @@ pub fn precondition(call: &mut Call) -> Answer<Precondition> {
 pub struct Ephemeral {
     pub attach: Attach,
     /// The private session and its ttl, if one is opened.
-    pub private: Option<(coracle_store::SessionId, Span)>,
+    pub private: Option<(SessionId, Span)>,
     pub hold: Option<hold::Hold>,
 }
 
@@ -263,10 +265,10 @@ async fn put(mut call: Call, key: Key) -> Answer {
     }
     let bytes = call.value().await?;
     let content_type = body::content_type(&call.headers, &bytes)?;
-    let (attach, hold) = match ephemeral {
-        Some(ephemeral) => (ephemeral.attach, ephemeral.hold),
-        None if keep => (Attach::Keep, None),
-        None => (Attach::None, None),
+    let (attach, private, hold) = match ephemeral {
+        Some(Ephemeral { attach, private, hold }) => (attach, private, hold),
+        None if keep => (Attach::Keep, None, None),
+        None => (Attach::None, None, None),
     };
     let opening = hold.map(|hold| hold::opening(&mut call, hold)).transpose()?;
     let mutation = call.mutation(&bytes)?;
@@ -276,7 +278,7 @@ async fn put(mut call: Call, key: Key) -> Answer {
     let (revision, replayed, outcome) = outcome(reply)?;
     let Outcome::Put(put) = outcome else { return Err(unexpected(&outcome)) };
     if let (Some(opening), Some(session)) = (opening, put.session) {
-        return Ok(hold::stream_of(call, opening, hold::Claim::Key { session, revision }, received));
+        return Ok(held::written(call, opening, session, revision, received));
     }
     let status = if put.version == 1 { StatusCode::CREATED } else { StatusCode::OK };
     let mut out = Vec::with_capacity(96 + put.key.name().len());
@@ -285,6 +287,7 @@ async fn put(mut call: Call, key: Key) -> Answer {
     json::number_member(&mut out, "revision", revision.0);
     json::number_member(&mut out, "version", put.version);
     json::session_member(&mut out, put.session);
+    own_validity(&mut out, &call, private, put.session, received).await;
     if let Some(previous) = &put.previous {
         json::member(&mut out, "previous");
         json::entry(&mut out, &put.key, previous, true);
@@ -332,7 +335,8 @@ async fn append(mut call: Call, key: Key) -> Answer {
     let ephemeral = ephemeral(&mut call)?;
     let bytes: Bytes = call.value().await?;
     let content_type = body::content_type(&call.headers, &bytes)?;
-    let (attach, hold) = ephemeral.map_or((Attach::None, None), |e| (e.attach, e.hold));
+    let (attach, private, hold) =
+        ephemeral.map_or((Attach::None, None, None), |e| (e.attach, e.private, e.hold));
     let opening = hold.map(|hold| hold::opening(&mut call, hold)).transpose()?;
     let mutation = call.mutation(&bytes)?;
     let operation =
@@ -341,7 +345,7 @@ async fn append(mut call: Call, key: Key) -> Answer {
     let (revision, replayed, outcome) = outcome(call.propose(mutation, operation).await?)?;
     let Outcome::Put(put) = outcome else { return Err(unexpected(&outcome)) };
     if let (Some(opening), Some(session)) = (opening, put.session) {
-        return Ok(hold::stream_of(call, opening, hold::Claim::Key { session, revision }, received));
+        return Ok(held::written(call, opening, session, revision, received));
     }
     let mut out = Vec::with_capacity(96 + put.key.name().len());
     out.push(b'{');
@@ -349,6 +353,7 @@ async fn append(mut call: Call, key: Key) -> Answer {
     json::number_member(&mut out, "revision", revision.0);
     json::number_member(&mut out, "version", put.version);
     json::session_member(&mut out, put.session);
+    own_validity(&mut out, &call, private, put.session, received).await;
     out.push(b'}');
     let mut response = respond::json_bytes(StatusCode::CREATED, revision, out);
     let location = format!("/v1/kv/{}", escape_key(put.key.name()));
@@ -356,6 +361,21 @@ async fn append(mut call: Call, key: Key) -> Answer {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(respond::replayed(response, replayed))
+}
+
+/// How long the session is good for that was opened for it; who named one knows.
+async fn own_validity(
+    out: &mut Vec<u8>,
+    call: &Call,
+    private: Option<(SessionId, Span)>,
+    session: Option<SessionId>,
+    received: std::time::Instant,
+) {
+    if let (Some(_), Some(session)) = (private, session) {
+        let valid_for = super::claim::first_validity(&call.edge, private, session, received).await;
+        json::member(out, "valid_for");
+        json::string(out, &valid_for.to_string());
+    }
 }
 
 /// A key as it can stand in a path: slashes stay, all else that is special is escaped.

@@ -102,6 +102,10 @@ impl Kind for Acquiring {
         Standing::of(place, blocker)
     }
 
+    fn overdue(&self, hold: &lock::Hold) -> Option<api::Instant> {
+        hold.overdue.then(|| api::Instant::from_unix_ms(hold.since.0))
+    }
+
     fn granted(&self, revision: Revision, hold: &lock::Hold, valid_for: Span) -> Response {
         let mut out = Vec::with_capacity(128);
         out.extend_from_slice(b"{\"session\":\"");
@@ -127,13 +131,9 @@ impl Kind for Acquiring {
     }
 
     fn acquired(&self, frames: &mut Frames, hold: &lock::Hold, valid_for: Span) {
-        let frame = HoldFrame::Acquired {
-            session: wire::session(hold.session),
-            token: hold.token.0,
-            valid_for,
-            mode: Some(wire::mode(hold.terms)),
-        };
-        frames.object("acquired", &frame);
+        let granted = api::Granted::new(wire::session(hold.session), hold.token.0, valid_for);
+        let mode = Some(wire::mode(hold.terms));
+        frames.object("acquired", &HoldFrame::Acquired(api::Granted { mode, ..granted }));
     }
 }
 

@@ -118,7 +118,8 @@ impl Kind for Together {
     fn acquired(&self, frames: &mut Frames, holds: &Self::Grant, valid_for: Span) {
         let token = holds.first().map_or(0, |(_, hold)| hold.token.0);
         let session = wire::session(self.holder(holds));
-        frames.object("acquired", &HoldFrame::Acquired { session, token, valid_for, mode: None });
+        let granted = api::Granted::new(session, token, valid_for);
+        frames.object("acquired", &HoldFrame::Acquired(granted));
     }
 }
 

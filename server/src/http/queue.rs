@@ -4,6 +4,7 @@ mod admin;
 mod control;
 mod delivered;
 mod messages;
+mod item;
 mod own;
 mod parked;
 mod read;

@@ -171,7 +171,8 @@ impl Kind for Acquiring {
 
     fn acquired(&self, frames: &mut Frames, hold: &semaphore::Hold, valid_for: Span) {
         let (session, token) = (wire::session(hold.session), hold.token.0);
-        frames.object("acquired", &HoldFrame::Acquired { session, token, valid_for, mode: None });
+        let granted = api::Granted::new(session, token, valid_for);
+        frames.object("acquired", &HoldFrame::Acquired(granted));
     }
 }
 

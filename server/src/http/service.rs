@@ -13,7 +13,7 @@ use super::call::Call;
 use super::objects::{self, Applied, NAME};
 use super::problem::{Answer, Refused, bad_query, session_expired};
 use super::service_form::{self, shown, status_word};
-use super::{hold, kv, respond};
+use super::{held, hold, kv, respond};
 
 /// Where the id is in `/v1/services/{service}/instances/{id}`.
 pub const ID: usize = 4;
@@ -66,7 +66,7 @@ async fn put(mut call: Call, named: Named) -> Answer {
     };
     let revision = instance.generation;
     if let (Some(opening), Some(session)) = (opening, instance.session()) {
-        return Ok(hold::stream_of(call, opening, hold::Claim::Key { session, revision }, received));
+        return Ok(held::written(call, opening, session, revision, received));
     }
     let mut body = shown(&named.id, instance);
     body.valid_for = match instance.liveness {

@@ -17,7 +17,7 @@ use super::attached::{self, Lost};
 use super::call::{Call, check_name, draw_session, outcome, unexpected};
 use super::problem::{Answer, Refused, bad_body, bad_query, refused, session_expired, too_large};
 use super::turn::change_at;
-use super::{hold, json, kv, respond, wire};
+use super::{held, hold, json, kv, respond, wire};
 
 /// Where the id is in `/v1/sessions/{id}`.
 const ID: usize = 2;
@@ -67,7 +67,7 @@ pub async fn open(mut call: Call) -> Answer {
     let Outcome::Session(id) = outcome else { return Err(unexpected(&outcome)) };
     call.edge.renewals.note(id, received, ttl.as_duration());
     if let Some(opening) = opening {
-        return Ok(hold::stream_of(call, opening, hold::Claim::Session { session: id, revision }, received));
+        return Ok(held::session(call, opening, id, revision, received));
     }
     let body = api::SessionCreated { id: wire::session(id), ttl, valid_for: ttl, revision: revision.0 };
     let mut response = respond::json(StatusCode::CREATED, revision, &body);
@@ -199,7 +199,7 @@ pub async fn hold(mut call: Call) -> Answer {
     call.barrier().await?;
     let now = call.edge.node.read(Store::revision);
     let revision = after.map_or(now, |after| after.min(now));
-    Ok(hold::stream_of(call, opening, hold::Claim::Session { session: id, revision }, received))
+    Ok(held::session(call, opening, id, revision, received))
 }
 
 /// `DELETE /v1/sessions/{id}`

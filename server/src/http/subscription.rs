@@ -60,7 +60,7 @@ fn shown(view: View<'_>, name: &Name) -> Option<api::Subscription> {
         acked: it.acked,
         dead: it.dead,
         gaps: it.gaps,
-        consumer: topic::consumer(view, name).map(|(session, _)| wire::session(session)),
+        consumer: topic::consumer(view, name).map(|(session, ..)| wire::session(session)),
         created: api::Instant::from_unix_ms(it.created.0),
     })
 }

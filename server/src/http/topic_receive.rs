@@ -17,12 +17,13 @@ use coracle_store::{Action, Attach, Millis, Refusal, Reply, Revision, SessionId,
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::call::{Call, Mutation, outcome};
-use super::kv;
 use super::problem::{Answer, Refused, bad_query, session_expired};
 use super::read::Format;
 use super::subscription::{VISIBILITY_MAX, VISIBILITY_MIN, receipt, receipt_text, results, texts};
 use super::topic::of_topic;
+use super::topic_hold::Consuming;
 use super::turn::{Renewal, Renewed};
+use super::{held, hold, kv};
 use super::{respond, subscription, topic_read, wire};
 use crate::edge::Edge;
 
@@ -39,7 +40,7 @@ pub async fn receive(mut call: Call) -> Answer {
     let received = Instant::now();
     let from = subscription::name(&call)?;
     let max = call.query.number("max", 1..=topic::RECEIVE as u64)?;
-    let wait = call.wait()?.unwrap_or_default();
+    let wait = call.wait()?;
     let visibility = call.query.span("visibility", VISIBILITY_MIN..=VISIBILITY_MAX)?;
     let ack = call.query.flag("ack")?.unwrap_or(false);
     let acks = texts(&mut call, "acks")?;
@@ -48,24 +49,32 @@ pub async fn receive(mut call: Call) -> Answer {
     if raw && max.is_some_and(|max| max > 1) {
         return Err(bad_query("max", "1 with format=raw: a bare body is one message"));
     }
-    let (attach, private) = lives_with(&mut call)?;
+    let ephemeral = kv::ephemeral(&mut call)?;
+    let held = ephemeral.as_ref().and_then(|ephemeral| ephemeral.hold);
+    let opening = hold::deliveries(&mut call, held, raw, !acks.is_empty())?;
+    let (attach, private) = ephemeral.map_or((Attach::None, None), |it| (it.attach, it.private));
     let bytes = call.no_body().await?;
     let mutation = call.mutation(&bytes)?;
     let visibility = visibility.map(|it| Millis(it.as_millis()));
     let receive = Receive { from, attach, max: max.unwrap_or(1), visibility, acks: receipts, ack };
-    let mut receiving = Receiving {
-        edge: call.edge.clone(),
-        receive,
-        mutation,
-        part: 0,
-        acks,
-        settled: Vec::new(),
-        private,
-        renewal: None,
-        received,
-        raw,
-        replayed: false,
-    };
+    if let (Some(opening), Attach::Private(open)) = (opening, &receive.attach) {
+        // A stream of nothing would be open before it is told so.
+        call.barrier().await?;
+        if call.edge.node.read(|store| topic::show(store.view(), &receive.from).is_none()) {
+            let revision = call.edge.node.read(coracle_store::Store::revision).0;
+            return Err(super::topic::problem(&topic::Refusal::NoSubscription).at_revision(revision).into());
+        }
+        let (open, until) = (open.clone(), wait.map(|wait| received + wait.as_duration()));
+        let caller = mutation.unconditional();
+        let consuming = move |edge: Edge, session, revision| {
+            let receive = Receive { attach: Attach::Session(session), ..receive };
+            Consuming::new(Receiving::new(edge, receive, caller, received), session, revision)
+        };
+        return Box::pin(held::opened(call, opening, open, mutation, until, consuming)).await;
+    }
+    let wait = wait.unwrap_or_default();
+    let receiving = Receiving::new(call.edge.clone(), receive, mutation, received);
+    let mut receiving = Receiving { acks, private, raw, ..receiving };
     let mut answered = receiving.ask().await?;
     while answered.goes_on(wait, received) {
         answered = receiving.ask().await?;
@@ -82,25 +91,10 @@ pub async fn receive(mut call: Call) -> Answer {
     }))
 }
 
-/// `session` or `ttl`: what the deliveries live with.
-fn lives_with(call: &mut Call) -> Answer<(Attach, Option<(SessionId, Span)>)> {
-    let session = call.optional_session("session")?;
-    let ttl = call.query.span("ttl", kv::ttl_range())?;
-    match (session, ttl) {
-        (None, None) => Ok((Attach::None, None)),
-        (Some(session), None) => Ok((Attach::Session(session), None)),
-        (None, Some(ttl)) => {
-            let kv::Ephemeral { attach, private, .. } = kv::Ephemeral::private(ttl, None);
-            Ok((attach, private))
-        }
-        (Some(_), Some(_)) => Err(bad_query("session", "not together with ttl")),
-    }
-}
-
 /// One receive on its way.
-struct Receiving {
-    edge: Edge,
-    receive: Receive,
+pub struct Receiving {
+    pub edge: Edge,
+    pub receive: Receive,
     mutation: Mutation,
     /// How many entries were proposed. Each is a part of the call under its idempotency key, so that a retry finds what
     /// the call was given.
@@ -117,7 +111,7 @@ struct Receiving {
 }
 
 /// What the log answered.
-enum Answered {
+pub enum Answered {
     Received(Revision, Received),
     /// Another session receives.
     Busy(Refused),
@@ -137,8 +131,24 @@ impl Answered {
 }
 
 impl Receiving {
+    pub fn new(edge: Edge, receive: Receive, mutation: Mutation, received: Instant) -> Self {
+        Self {
+            edge,
+            receive,
+            mutation,
+            part: 0,
+            acks: Vec::new(),
+            settled: Vec::new(),
+            private: None,
+            renewal: None,
+            received,
+            raw: false,
+            replayed: false,
+        }
+    }
+
     /// Propose the receive.
-    async fn ask(&mut self) -> Answer<Answered> {
+    pub async fn ask(&mut self) -> Answer<Answered> {
         let operation = recipes::Operation::Topic(topic::Operation::Receive(self.receive.clone()));
         let mutation = self.mutation.part(self.part);
         self.part += 1;
@@ -191,7 +201,7 @@ impl Receiving {
     async fn wait(mut self, mut answered: Answered, end: Instant) -> Answer {
         let edge = self.edge.clone();
         let name = self.receive.from.clone();
-        let line = edge.receivers.first(format!("{}\n{}", name.subject, name.name));
+        let line = edge.receivers.first(line_of(&name));
         let mut line = std::pin::pin!(line);
         let first = loop {
             tokio::select! {
@@ -269,7 +279,9 @@ impl Receiving {
             Answered::Received(revision, got) => (revision, got),
             Answered::Busy(refused) => return Err(refused),
         };
-        let holds = got.session.filter(|_| !got.deliveries.is_empty());
+        // Also of one that has become the one consumer, and got nothing yet.
+        let own = self.private.is_some() && matches!(self.receive.attach, Attach::Session(_));
+        let holds = got.session.filter(|_| own || !got.deliveries.is_empty());
         let valid_for = match (holds, self.private) {
             (None, _) => None,
             (Some(session), Some((_, ttl))) if self.received.elapsed() < ttl.as_duration() / 3 => {
@@ -295,13 +307,18 @@ impl Receiving {
     }
 }
 
+/// The name of the line of those who receive through this node.
+pub fn line_of(name: &Name) -> String {
+    format!("{}\n{}", name.subject, name.name)
+}
+
 async fn at(at: Instant) {
     tokio::time::sleep_until(at.into()).await;
 }
 
 /// Whether to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ready {
+pub enum Ready {
     Yes,
     No,
     /// There is more to look at.
@@ -312,7 +329,7 @@ enum Ready {
 
 /// How far a waiting receiver has looked.
 #[derive(Default)]
-struct Seen {
+pub struct Seen {
     cursor: Place,
     upto: Place,
     passed: usize,
@@ -320,14 +337,14 @@ struct Seen {
 
 impl Seen {
     /// Look whether a receive would get something: each message is looked at once.
-    fn look(&mut self, view: View<'_>, name: &Name, attach: &Attach) -> Ready {
+    pub fn look(&mut self, view: View<'_>, name: &Name, attach: &Attach) -> Ready {
         let Some(it) = topic::show(view, name) else { return Ready::Gone };
         let session = match attach {
             Attach::Session(id) => Some(*id),
             Attach::Private(open) => Some(open.id),
             Attach::None | Attach::Keep => None,
         };
-        if topic::consumer(view, name).is_some_and(|(consumer, _)| Some(consumer) != session) {
+        if topic::consumer(view, name).is_some_and(|(consumer, ..)| Some(consumer) != session) {
             return Ready::No;
         }
         self.follow(&it);
@@ -393,7 +410,7 @@ impl GivenBack {
     }
 }
 
-fn delivery(delivery: &Delivery) -> api::TopicDelivery {
+pub fn delivery(delivery: &Delivery) -> api::TopicDelivery {
     api::TopicDelivery {
         receipt: receipt_text(delivery.receipt),
         deliveries: delivery.deliveries,

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use coracle_raft::node::{RenewError, Watch};
 use coracle_recipes::Turn;
 use coracle_store::{Cause, HistoryError, Key, Operation, Revision, Selection, SessionId, Store};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 
 use super::call::Mutation;
 use super::claim::Kind;
@@ -159,9 +161,7 @@ impl<K: Kind> Following<K> {
             biased;
             () = self.edge.drained() => return Step::Draining,
             () = changed(&mut self.followed) => {
-                // The key this was about may be gone or new: follow the next one, then look.
-                let (edge, session) = (&self.edge, self.session);
-                self.followed.iter_mut().for_each(|followed| followed.follow(edge, session));
+                self.follow_on();
                 return Step::Turn(self.turn());
             }
             () = sleep => {}
@@ -169,25 +169,26 @@ impl<K: Kind> Following<K> {
         if let Some(renewal) = &mut self.renewal
             && Instant::now() >= renewal.next
         {
-            // Boxed, here and below: what happens once in a while shall not make every wait larger.
+            // Boxed: what happens once in a while shall not make every wait larger.
             match Box::pin(renewal.renew(&self.edge)).await {
                 Renewed::Good => return Step::Renewed,
-                Renewed::Lost(reason) => return Box::pin(self.ended(reason)).await,
+                Renewed::Lost(reason) => return Step::Lost(reason),
                 Renewed::Later => {}
             }
         }
         if end.is_some_and(|end| Instant::now() >= end) { Step::Time } else { Step::Renewed }
     }
 
-    /// The leader knew of the end before this node did: catch up, so that history tells how it came.
-    async fn ended(&self, reason: &'static str) -> Step<TurnOf<K>> {
-        if reason == SESSION_EXPIRED
-            && self.edge.node.read_barrier(self.edge.deadline()).await.is_ok()
-            && matches!(self.turn(), Turn::Gone)
-        {
-            return Step::Turn(Turn::Gone);
-        }
-        Step::Lost(reason)
+    /// Until the claim changes.
+    pub async fn changed(&mut self) {
+        changed(&mut self.followed).await;
+        self.follow_on();
+    }
+
+    /// The key this was about may be gone or new: follow the next one.
+    fn follow_on(&mut self) {
+        let (edge, session) = (&self.edge, self.session);
+        self.followed.iter_mut().for_each(|followed| followed.follow(edge, session));
     }
 
     pub fn renewal(&mut self) -> Option<&mut Renewal> {
@@ -242,6 +243,22 @@ async fn changed(followed: &mut [Followed]) {
             drop(futures::future::select_all(changes).await);
         }
     }
+}
+
+/// Watches on keys; see [`any_changed`].
+pub fn watches(edge: &Edge, keys: &[Key]) -> Vec<Watch> {
+    keys.iter().map(|key| edge.node.watch(Selection::Key(key.clone()))).collect()
+}
+
+/// Until one of them has something new.
+pub async fn any_changed(watches: Vec<Watch>) {
+    let mut changes: FuturesUnordered<_> = watches
+        .into_iter()
+        .map(|mut watch| async move {
+            watch.changed().await;
+        })
+        .collect();
+    changes.next().await;
 }
 
 /// The key of a session's claim under a prefix, and a watch on it; a watch on the whole prefix if there is none.

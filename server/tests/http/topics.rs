@@ -294,7 +294,10 @@ fn of_subscriptions(s: &str, receipt: &str) -> Vec<Bad> {
         "session=7000000000000001&ttl=5s",
         "ttl=1ms",
         "format=raw&max=2",
-        "hold=true",
+        "hold=true&format=raw",
+        "hold=true&acks=r1:goMYKQEBGCo",
+        "hold=true&session=7000000000000001",
+        "on_disconnect=expire",
         "whatch=1",
     ] {
         table.push(("POST", format!("{s}/receive?{query}"), "", 400));
@@ -322,6 +325,7 @@ fn of_subscriptions(s: &str, receipt: &str) -> Vec<Bad> {
         table.push(("POST", format!("{s}/{verb}?{query}"), "", status));
     }
     table.push(("POST", "/v1/topics/t/subscriptions/nobody/receive".into(), "", 404));
+    table.push(("POST", "/v1/topics/t/subscriptions/nobody/receive?hold=true".into(), "", 404));
     table.push(("POST", format!("/v1/topics/t/subscriptions/nobody/ack?{r}"), "", 404));
     table.push(("GET", "/v1/topics/nobody".into(), "", 404));
     table.push(("GET", "/v1/topics/t/messages/2".into(), "", 404));

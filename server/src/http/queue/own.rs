@@ -4,15 +4,14 @@ use std::time::Instant;
 
 use coracle_api::Span;
 use coracle_recipes::queue::{self, MessageId, Own, Sent};
-use coracle_store::{Selection, Store};
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
+use coracle_store::Store;
 use http::StatusCode;
 
 use super::super::call::Call;
 use super::super::objects::Applied;
 use super::super::problem::Answer;
 use super::super::respond;
+use super::super::turn::{any_changed, watches};
 use super::{send, shown};
 use crate::edge::{Admitted, Edge};
 
@@ -65,7 +64,7 @@ async fn turn(edge: &Edge, queue: &str, id: MessageId, end: Instant) -> Answer<O
             (queue::own(store.view(), queue, id), queue::watched_own(store.view(), queue, id))
         };
         let (_, keys) = edge.node.read(look);
-        let watches: Vec<_> = keys.iter().map(|key| edge.node.watch(Selection::Key(key.clone()))).collect();
+        let watches = watches(edge, &keys);
         // It may have changed between the look and the registration.
         let (own, again) = edge.node.read(look);
         match own {
@@ -74,16 +73,10 @@ async fn turn(edge: &Edge, queue: &str, id: MessageId, end: Instant) -> Answer<O
             _ if again != keys => continue,
             Own::Filling(..) | Own::Released { .. } => {}
         }
-        let mut changes: FuturesUnordered<_> = watches
-            .into_iter()
-            .map(|mut watch| async move {
-                watch.changed().await;
-            })
-            .collect();
         tokio::select! {
             biased;
             () = edge.drained() => return Err(Edge::shutting_down()),
-            _ = changes.next() => {}
+            () = any_changed(watches) => {}
             () = tokio::time::sleep_until(end.into()) => {}
         }
     }

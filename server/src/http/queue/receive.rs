@@ -15,16 +15,17 @@ use coracle_store::{Attach, Millis, Reply, Revision, SessionId, Store};
 use http::StatusCode;
 
 use super::super::call::{Call, Mutation};
-use super::super::hold;
 use super::super::kv::{self, Ephemeral};
 use super::super::objects::NAME;
 use super::super::problem::{Answer, bad_query};
 use super::super::read::Format;
 use super::super::respond;
 use super::super::turn::{Renewal, Withdrawal};
+use super::super::{held, hold};
 use super::delivered::{Shape, page};
 use super::parked::Parked;
-use super::{odd, said, spans, stream};
+use super::stream::Consuming;
+use super::{odd, said, spans};
 use crate::edge::Edge;
 
 /// Lifetime of the session of a receiver that waits and named none.
@@ -57,13 +58,7 @@ pub async fn receive(mut call: Call) -> Answer {
     let ephemeral = kv::ephemeral(&mut call)?;
     let bytes = call.no_body().await?;
     let held = ephemeral.as_ref().and_then(|ephemeral| ephemeral.hold);
-    if held.is_some() && raw {
-        return Err(bad_query("format", "a stream is not raw"));
-    }
-    if held.is_some() && !acks.is_empty() {
-        return Err(bad_query("acks", "not together with hold: acknowledge by requests of their own"));
-    }
-    let opening = held.map(|hold| hold::opening(&mut call, hold)).transpose()?;
+    let opening = hold::deliveries(&mut call, held, raw, !acks.is_empty())?;
     let waits = wait.is_some_and(|wait| !wait.is_zero());
     let bound = ephemeral.is_some();
     let Ephemeral { attach, private, .. } = match ephemeral {
@@ -80,7 +75,8 @@ pub async fn receive(mut call: Call) -> Answer {
     let mutation = call.mutation(&bytes)?;
     if let (Some(opening), Attach::Private(open)) = (opening, &attach) {
         let until = wait.map(|wait| received + wait.as_duration());
-        return Box::pin(stream::open(call, opening, open.clone(), mutation, name, terms, until)).await;
+        let consuming = move |edge, session, revision| Consuming::new(edge, name, terms, session, revision);
+        return Box::pin(held::opened(call, opening, open.clone(), mutation, until, consuming)).await;
     }
     let shape = Shape { queue: name, raw, once: at_most_once, acks: acks.clone() };
     let receive = queue::Receive { queue: shape.queue.as_str().into(), terms, attach, wait: waits, acks };

@@ -1,6 +1,7 @@
 //! ① Sending: one message as the body, or several as JSON.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use axum::response::Response;
 use coracle_api::Span;
@@ -10,10 +11,14 @@ use coracle_recipes::queue::{self, BATCH, HEADERS, Header, Message, Operation, O
 use coracle_store::{Attach, Millis, SessionId, Value, limits};
 use http::{HeaderMap, StatusCode};
 
-use super::super::body;
 use super::super::call::{Call, check_name};
+use super::super::claim::first_validity;
+use super::super::hold::{self, Claimed};
+use super::super::kv::{self, Ephemeral};
 use super::super::objects::NAME;
 use super::super::problem::{Answer, Refused, bad_body, bad_query, too_large};
+use super::super::{body, wire as ids};
+use super::item::HeldItem;
 use super::{apply, odd, own, spans};
 
 /// Headers of a message, among those of a request.
@@ -21,6 +26,7 @@ pub const META: &str = "coracle-meta-";
 
 /// `POST /v1/queues/{q}/messages`
 pub async fn send(mut call: Call) -> Answer {
+    let received = Instant::now();
     let name = call.name(NAME)?;
     if call.query.flag("batch")?.unwrap_or(false) {
         return Box::pin(send_many(call, name)).await;
@@ -36,9 +42,13 @@ pub async fn send(mut call: Call) -> Answer {
     let (group, dedup_id, item) =
         (named(&mut call, "group")?, named(&mut call, "dedup_id")?, named(&mut call, "id")?);
     let delay = call.query.span("delay", spans(Millis(0)))?.unwrap_or_default();
-    let ttl = call.query.span("ttl", spans(Millis(1)))?;
-    let attach = session(&mut call)?;
+    let lives = lives_with(&mut call, &name)?;
+    let Lives { ttl, ephemeral: Ephemeral { attach, private, hold } } = lives;
+    let opening = hold.map(|hold| hold::opening(&mut call, hold)).transpose()?;
     let wait = call.wait()?.filter(|wait| !wait.is_zero());
+    if wait.is_some() && opening.is_some() {
+        return Err(bad_query("wait", "not together with hold: the stream tells of the release"));
+    }
     if wait.is_some() && !hands_out_own(&call, &name) {
         let kind = call.edge.node.read(|store| queue::config(store.view(), &name).kind);
         let what = "wait (only with barrier.delivery=self)";
@@ -60,16 +70,25 @@ pub async fn send(mut call: Call) -> Answer {
     let (applied, outcome) = apply(&mut call, &bytes, Operation::Send(wanted)).await?;
     let Outcome::Sent(sent) = outcome else { return Err(odd(outcome)) };
     let Some(sent) = sent.first().copied() else { return Err(odd(Outcome::Sent(sent))) };
+    if let (Some(opening), Some(session)) = (opening, sent.session) {
+        let revision = applied.revision;
+        let item = HeldItem::new(call.edge.clone(), name, sent.id, session, revision);
+        return Ok(hold::stream(call, opening, Claimed { session, revision, received, until: None }, item));
+    }
     if let Some(wait) = wait {
         return own::wait(call, name, sent, applied, wait).await;
     }
     let status = if sent.duplicate { StatusCode::OK } else { StatusCode::CREATED };
-    Ok(located(applied.answer(status, &answer(sent, applied.revision.0)), &name, &sent.id.to_string()))
+    let mut body = answer(sent, applied.revision.0);
+    if let Some(session) = sent.session {
+        body.valid_for = Some(first_validity(&call.edge, private, session, received).await);
+    }
+    Ok(located(applied.answer(status, &body), &name, &sent.id.to_string()))
 }
 
 /// What a send answers.
 pub fn answer(sent: queue::Sent, revision: u64) -> wire::Sent {
-    let queue::Sent { id, duplicate, generation } = sent;
+    let queue::Sent { id, duplicate, generation, session } = sent;
     wire::Sent {
         id: id.to_string(),
         revision,
@@ -78,6 +97,8 @@ pub fn answer(sent: queue::Sent, revision: u64) -> wire::Sent {
         ordinal: None,
         size: None,
         receipt: None,
+        session: session.map(ids::session),
+        valid_for: None,
     }
 }
 
@@ -144,6 +165,27 @@ fn one(item: wire::Send, most: u64) -> Answer<Message> {
         headers: checked(headers)?,
         item: id.map(Into::into),
     })
+}
+
+/// What a message lives with.
+struct Lives {
+    /// Of the message, but in a barrier queue, where it is that of its private session: the log knows which it is.
+    ttl: Option<Span>,
+    ephemeral: Ephemeral,
+}
+
+/// `session=ID`, `ttl=1h` or `hold=true`.
+fn lives_with(call: &mut Call, queue: &str) -> Answer<Lives> {
+    let none = || Ephemeral { attach: Attach::None, private: None, hold: None };
+    if call.query.has(&["session", "hold", "on_disconnect"]) {
+        return Ok(Lives { ttl: None, ephemeral: kv::ephemeral(call)?.unwrap_or_else(none) });
+    }
+    // Where this node is behind, the log says that it is out of bounds.
+    let kind = call.edge.node.read(|store| queue::config(store.view(), queue).kind);
+    let range = if kind == queue::Kind::Barrier { kv::ttl_range() } else { spans(Millis(1)) };
+    let ttl = call.query.span("ttl", range)?;
+    let private = ttl.map(|ttl| Ephemeral::private(ttl, None));
+    Ok(Lives { ttl, ephemeral: private.unwrap_or_else(none) })
 }
 
 /// The session whose end withdraws an item of a barrier queue.

@@ -1,138 +1,70 @@
 //! ⑦ `receive?hold=true`: a stream of deliveries that lives with its connection.
 //!
-//! At most `max` messages are unsettled at a time; each one that is settled makes room for the next. They depend on the
-//! session of the connection: when it goes, so do they, back to the queue.
+//! What is claimed is to be a consumer: of a queue with one consumer the stream waits until it is the one. At most `max`
+//! messages are unsettled at a time; each one that is settled makes room for the next. They depend on the session of the
+//! connection: when it goes, so do they, back to the queue.
 
-use std::time::{Duration, Instant};
+use coracle_api::{self as api, Deliveries, HoldFrame};
+use coracle_recipes::queue::{self, Delivered, Outcome, Receive, Terms, Ticket, Turn};
+use coracle_store::{Attach, Key, Revision, SessionId};
 
-use bytes::Bytes;
-use coracle_api::{ByeReason, HoldFrame, Problem, Span};
-use coracle_recipes as recipes;
-use coracle_recipes::queue::{self, Delivered, Operation, Outcome, Receive, Terms, Ticket, Turn};
-use coracle_store::command::OpenSession;
-use coracle_store::{Attach, Key, Revision, Selection, SessionId};
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
-
-use super::super::call::{Call, Mutation, outcome};
-use super::super::frame::{self, Frames};
-use super::super::hold;
+use super::super::claim::{self, Standing};
+use super::super::held::Told;
+use super::super::hold::{Held, Holding};
 use super::super::problem::Answer;
-use super::super::turn::{Renewal, Renewed, Withdrawal};
+use super::super::turn::{any_changed, watches};
 use super::super::wire as ids;
 use super::{delivered, odd, receive, said, shown};
-use crate::edge::{Admitted, Edge};
+use crate::edge::Edge;
 
-/// Open the session of the connection, then the stream.
-pub async fn open(
-    call: Call,
-    opening: hold::Opening,
-    open: OpenSession,
-    mutation: Mutation,
-    queue: String,
-    terms: Terms,
-    until: Option<Instant>,
-) -> Answer {
-    let received = Instant::now();
-    let (session, ttl) = (open.id, Duration::from_millis(open.ttl.0));
-    let (edge, unconditional) = (call.edge.clone(), mutation.unconditional());
-    let reply = call.propose(mutation, coracle_store::Operation::OpenSession(open)).await?;
-    let (revision, ..) = outcome(reply)?;
-    drop(call);
-    edge.renewals.note(session, received, ttl);
-    let closing =
-        Withdrawal::new(&edge, unconditional.clone(), coracle_store::Operation::CloseSession(session));
-    let hold::Opened { sse, at_once, place } = opening.opened();
-    let mut feed = Feed {
-        edge,
-        queue,
-        terms,
-        session,
-        mutation: unconditional,
-        until,
-        renewal: Renewal::new(session, ttl, received),
-        ticket: None,
-        frames: Frames::new(sse),
-        closing,
-        ended: false,
-        _place: place,
-    };
-    if !at_once {
-        feed.closing.settle();
-    }
-    let (valid_for, ttl) = (feed.renewal.valid_for().into(), Span::from(ttl));
-    let opened = HoldFrame::Opened { session: ids::session(session), ttl, valid_for };
-    feed.frames.object("opened", &opened);
-    let stream =
-        futures::stream::unfold(feed, |mut feed| async move { feed.next().await.map(|bytes| (bytes, feed)) });
-    Ok(frame::response(sse, revision, stream))
-}
-
-struct Feed {
+pub struct Consuming {
     edge: Edge,
     queue: String,
     terms: Terms,
     session: SessionId,
-    mutation: Mutation,
-    /// How long to wait for the first message.
-    until: Option<Instant>,
-    renewal: Renewal,
+    /// Of the session.
+    revision: Revision,
     /// Its place in the line, while it is there.
     ticket: Option<Ticket>,
-    frames: Frames,
-    /// Closes the session when the stream is dropped, if asked for.
-    closing: Withdrawal,
-    ended: bool,
-    _place: Admitted,
+    told: Told,
 }
 
-impl Feed {
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            if !self.frames.is_empty() {
-                return Some(self.frames.take());
-            }
-            if self.ended {
-                return None;
-            }
-            if let Err(refused) = self.step().await {
-                self.fail(&refused.0);
-            }
+impl Held for Consuming {
+    async fn look(&mut self, holding: &mut Holding) -> Answer<()> {
+        let due = self.ticket.filter(|ticket| self.turn(*ticket) != Turn::Waiting);
+        let delivered = match due {
+            Some(ticket) => self.collect(holding, ticket).await?,
+            None => None,
+        };
+        let delivered = match delivered {
+            None if self.ticket.is_none() => self.ask(holding).await?,
+            delivered => delivered,
+        };
+        self.standing(holding);
+        if let Some(delivered) = delivered {
+            self.deliver(holding, &delivered);
         }
+        Ok(())
     }
 
-    async fn step(&mut self) -> Answer<()> {
-        if let Some(ticket) = self.ticket {
-            return match self.turn(ticket) {
-                Turn::Waiting => self.pause(vec![queue::watched(&self.queue, ticket)]).await,
-                Turn::Assigned | Turn::Gone => self.collect(ticket).await,
-            };
-        }
-        let flights = self.flights();
-        let room = (self.terms.max as usize).saturating_sub(flights.len());
-        if room == 0 {
-            return self.pause(flights).await;
-        }
-        let terms = Terms { max: u32::try_from(room).unwrap_or(1), ..self.terms };
-        let receive = Receive {
-            queue: self.queue.as_str().into(),
-            terms,
-            attach: Attach::Session(self.session),
-            wait: true,
-            acks: Vec::new(),
+    async fn changed(&mut self) {
+        let keys = self.watched();
+        let watches = watches(&self.edge, &keys);
+        // Something may have happened between the look and the registration.
+        let now = match self.ticket {
+            Some(ticket) => self.turn(ticket) != Turn::Waiting,
+            None => self.room() > 0 || self.watched() != keys,
         };
-        let deadline = self.edge.deadline();
-        let reply = receive::propose(&self.edge, &self.mutation, receive, deadline).await?;
-        let (revision, _, outcome) = said(reply)?;
-        match outcome {
-            Outcome::Delivered(delivered) => self.deliver(revision, delivered).await,
-            Outcome::Waiting(ticket, ..) => {
-                self.edge.node.wait_revision(revision, deadline).await?;
-                self.ticket = Some(ticket);
-                Ok(())
-            }
-            other => Err(odd(other)),
+        if !now {
+            any_changed(watches).await;
         }
+    }
+}
+
+impl Consuming {
+    /// By a session that was opened at a revision.
+    pub fn new(edge: Edge, queue: String, terms: Terms, session: SessionId, revision: Revision) -> Self {
+        Self { edge, queue, terms, session, revision, ticket: None, told: Told::default() }
     }
 
     fn turn(&self, ticket: Ticket) -> Turn {
@@ -144,107 +76,111 @@ impl Feed {
         self.edge.node.read(|store| queue::flights(store.view(), &self.queue, self.session))
     }
 
-    async fn collect(&mut self, ticket: Ticket) -> Answer<()> {
-        self.ticket = None;
-        match receive::collect(&self.edge, &self.mutation, &self.queue, ticket).await {
-            Ok((revision, _, Outcome::Delivered(delivered))) => self.deliver(revision, delivered).await,
-            Ok((revision, _, Outcome::Waiting(..))) => {
-                self.edge.node.wait_revision(revision, self.edge.deadline()).await?;
+    fn room(&self) -> u32 {
+        self.terms.max.saturating_sub(u32::try_from(self.flights().len()).unwrap_or(u32::MAX))
+    }
+
+    /// What wakes it: its turn or that it has room again, and who is the one consumer.
+    fn watched(&self) -> Vec<Key> {
+        let mut keys = match self.ticket {
+            Some(ticket) => vec![queue::watched(&self.queue, ticket)],
+            None => self.flights(),
+        };
+        keys.push(queue::watched_consumer(&self.queue));
+        keys
+    }
+
+    /// Take what is there, or a place in the line, if there is room.
+    async fn ask(&mut self, holding: &Holding) -> Answer<Option<Delivered>> {
+        let room = self.room();
+        if room == 0 {
+            return Ok(None);
+        }
+        let receive = Receive {
+            queue: self.queue.as_str().into(),
+            terms: Terms { max: room, ..self.terms },
+            attach: Attach::Session(self.session),
+            wait: true,
+            acks: Vec::new(),
+        };
+        let deadline = self.edge.deadline();
+        let reply = receive::propose(&self.edge, &holding.caller, receive, deadline).await?;
+        let (revision, _, outcome) = said(reply)?;
+        self.edge.node.wait_revision(revision, deadline).await?;
+        match outcome {
+            Outcome::Delivered(delivered) => Ok(Some(delivered)),
+            Outcome::Waiting(ticket, ..) => {
                 self.ticket = Some(ticket);
-                Ok(())
+                Ok(None)
             }
-            Ok((_, _, other)) => Err(odd(other)),
-            // It came too late; or the session has ended, as the next renewal will tell.
-            Err(refused) if refused.0.code == coracle_api::Code::SessionExpired => Ok(()),
+            other => Err(odd(other)),
+        }
+    }
+
+    async fn collect(&mut self, holding: &Holding, ticket: Ticket) -> Answer<Option<Delivered>> {
+        self.ticket = None;
+        match receive::collect(&self.edge, &holding.caller, &self.queue, ticket).await {
+            Ok((revision, _, outcome)) => {
+                self.edge.node.wait_revision(revision, self.edge.deadline()).await?;
+                match outcome {
+                    Outcome::Delivered(delivered) => Ok(Some(delivered)),
+                    Outcome::Waiting(..) => {
+                        self.ticket = Some(ticket);
+                        Ok(None)
+                    }
+                    other => Err(odd(other)),
+                }
+            }
+            // It came too late; or the session has ended, as the next request will tell.
+            Err(refused) if refused.0.code == api::Code::SessionExpired => Ok(None),
             Err(refused) => Err(refused),
         }
     }
 
-    async fn deliver(&mut self, revision: Revision, got: Delivered) -> Answer<()> {
-        self.edge.node.wait_revision(revision, self.edge.deadline()).await?;
-        if got.messages.is_empty() {
-            return Ok(());
+    /// Say whether it consumes, if that is new.
+    fn standing(&mut self, holding: &mut Holding) {
+        let (one, consumer) = self.edge.node.read(|store| {
+            let view = store.view();
+            (queue::config(view, &self.queue).single_active, queue::consumer(view, &self.queue))
+        });
+        let token = match consumer {
+            _ if !one => Some(self.revision),
+            Some(consumer) if consumer.session == self.session => Some(consumer.since),
+            _ => None,
+        };
+        match token {
+            Some(_) if holding.is_granted() => {}
+            Some(token) => holding.acquired(token, None),
+            None => {
+                holding.set_granted(false);
+                let again = self.told.again();
+                let standing = again.unwrap_or_else(|| self.told.note(self.place(consumer)));
+                let Standing { position, blockers, .. } = standing;
+                holding.send("waiting", &HoldFrame::Waiting { position, blockers });
+            }
         }
-        self.until = None;
-        let mut items: Vec<_> =
-            got.messages.iter().map(|message| shown::delivery(message, got.session)).collect();
+    }
+
+    /// Behind the one consumer. Costs the places ahead.
+    fn place(&self, consumer: Option<queue::OneConsumer>) -> Standing {
+        let blocker = |it: queue::OneConsumer| claim::consumer(it.session, it.since, it.at);
+        let ahead = self.edge.node.read(|store| queue::ahead(store.view(), &self.queue, self.ticket));
+        let blockers = consumer.map(blocker).into_iter().collect();
+        Standing { session: self.session, position: ahead + 1, blockers, closed_until: None }
+    }
+
+    fn deliver(&self, holding: &mut Holding, got: &Delivered) {
+        if got.messages.is_empty() {
+            return;
+        }
+        let delivery = |message| shown::delivery(message, got.session);
+        let mut items: Vec<_> = got.messages.iter().map(delivery).collect();
         self.edge.node.read(|store| {
             for item in &mut items {
                 delivered::fill(store, &self.queue, item);
             }
         });
-        let session = ids::session(self.session);
-        self.frames.object("delivered", &HoldFrame::Delivered { session, items });
-        Ok(())
-    }
-
-    /// Until one of these keys changes, or the session is to be renewed.
-    async fn pause(&mut self, keys: Vec<Key>) -> Answer<()> {
-        let watches: Vec<_> =
-            keys.iter().map(|key| self.edge.node.watch(Selection::Key(key.clone()))).collect();
-        // Something may have happened between the look and the registration.
-        let stale = match self.ticket {
-            Some(ticket) => self.turn(ticket) != Turn::Waiting,
-            None => self.flights() != keys,
-        };
-        if stale {
-            return Ok(());
-        }
-        let mut changes: FuturesUnordered<_> = watches
-            .into_iter()
-            .map(|mut watch| async move {
-                watch.changed().await;
-            })
-            .collect();
-        let alarm = self.until.map_or(self.renewal.next, |until| until.min(self.renewal.next));
-        tokio::select! {
-            biased;
-            () = self.edge.drained() => {
-                self.send("bye", &HoldFrame::Bye { reason: ByeReason::Shutdown });
-                self.end();
-                return Ok(());
-            }
-            _ = changes.next() => return Ok(()),
-            () = tokio::time::sleep_until(alarm.into()) => {}
-        }
-        if self.until.is_some_and(|until| Instant::now() >= until) {
-            let leave = self.ticket.map(|ticket| Operation::Leave(self.queue.as_str().into(), ticket));
-            if let Some(leave) = leave {
-                let leave = recipes::Operation::Queue(leave).encode();
-                drop(Withdrawal::new(&self.edge, self.mutation.clone(), leave));
-            }
-            self.lost("timeout");
-            return Ok(());
-        }
-        match self.renewal.renew(&self.edge).await {
-            Renewed::Good => {
-                let valid_for = self.renewal.valid_for().into();
-                self.send("held", &HoldFrame::Held { valid_for });
-            }
-            Renewed::Later => {}
-            Renewed::Lost(reason) => self.lost(reason),
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, kind: &'static str, frame: &HoldFrame) {
-        self.frames.object(kind, frame);
-    }
-
-    fn lost(&mut self, reason: &str) {
-        self.edge.renewals.forget(self.session);
-        self.send("lost", &HoldFrame::Lost { reason: reason.to_owned(), detail: None });
-        self.end();
-    }
-
-    fn fail(&mut self, problem: &Problem) {
-        self.frames.error(problem);
-        self.end();
-    }
-
-    /// The session keeps its grace.
-    fn end(&mut self) {
-        self.closing.settle();
-        self.ended = true;
+        let (session, items) = (ids::session(self.session), Deliveries::OfQueue(items));
+        holding.send("delivered", &HoldFrame::Delivered { session, items, gap: None });
     }
 }

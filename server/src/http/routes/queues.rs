@@ -11,7 +11,7 @@ use coracle_api::{Deleted, HoldFrame, Page, Receipts, SettledMany, Span};
 use coracle_recipes::queue::{RECEIVE, SPAN, VISIBILITY};
 
 use super::super::endpoint::{Content, Endpoint, Family, delete, get, post, put};
-use super::super::params::{Kind, PREFIX, Param, REASON, SESSION, TO, WAIT};
+use super::super::params::{HOLD, Kind, ON_DISCONNECT, PREFIX, Param, REASON, SESSION, TO, WAIT};
 use super::super::queue;
 
 const LONGEST: Span = Span::from_millis_saturating(SPAN.0);
@@ -21,10 +21,14 @@ const SEND: &[Param] = &[
     Param::new("priority", Kind::Number(0, 9)).says("The highest first; in queues of kind `priority`."),
     Param::name("group").says("At most one message of a group is in flight."),
     Param::duration("delay", Span::ZERO, LONGEST).says("Not before this."),
-    Param::duration("ttl", Span::ZERO, LONGEST).says("Not later than this.").example("1h"),
+    Param::duration("ttl", Span::ZERO, LONGEST)
+        .says("Not later than this. In a barrier queue: it goes with a session of its own, of this lifetime.")
+        .example("1h"),
     Param::name("dedup_id").says("Sent again within the queue's window it is the same message."),
     Param::name("id").says("The producer's name of an item of a barrier queue: once a generation."),
     Param::session("session").says("Withdraws the item of a barrier queue if it ends before the release."),
+    HOLD,
+    ON_DISCONNECT,
     Param::flag("batch").says("The body is `{\"items\":[..]}`: all of them or none, one behind the other."),
     WAIT,
 ];
@@ -80,7 +84,7 @@ fn rows() -> Vec<Endpoint> {
             .pages().waits().watches::<Message>().answers::<Page<Message>>(200).problems(&[CursorExpired]),
         post("/v1/queues/{name}/messages", queue::send).says("Send a message: the body is the value.")
             .more("202: with `wait` in a barrier queue with `delivery=self`, the item is in and its turn has not come.")
-            .takes(SEND).value().sample(r#"{"items":[{"value":"hello"}]}"#).changes().answers::<Sent>(200).answers::<SentOneOrMany>(201).answers::<Sent>(202)
+            .takes(SEND).value().sample(r#"{"items":[{"value":"hello"}]}"#).changes().answers::<Sent>(200).answers::<SentOneOrMany>(201).answers::<Sent>(202).streams::<HoldFrame>("hold=true")
             .problems(&[QueueFull, QueueKindMismatch, SessionExpired, MessageNotFound, UnsupportedMediaType]),
         get("/v1/queues/{name}/messages/{id}", queue::message).says("Look at one message.")
             .takes(&[ID]).waits().watches::<Message>().answers::<Message>(200).problems(&[MessageNotFound]),

@@ -8,10 +8,12 @@ use coracle_api::Code::{
 use coracle_api::{
     Deleted, Page, Published, Receipts, SettledMany, Span, Subscription, SubscriptionConfig, Topic,
     TopicConfig, TopicDeleted, TopicFrame, TopicMessage, TopicMessages, TopicReceived,
+    Deleted, HoldFrame, Page, Published, Span, Subscription, SubscriptionConfig, Topic, TopicConfig,
+    TopicDeleted, TopicFrame, TopicMessage, TopicMessages, TopicReceipts, TopicReceived, TopicSettled,
 };
 
 use super::super::endpoint::{Content, Endpoint, Family, delete, get, post, put};
-use super::super::params::{Kind, LIMIT_OF_BOTH, PREFIX, Param, REASON, TTL, WAIT, WATCH};
+use super::super::params::{Kind, LIMIT_OF_BOTH, PREFIX, Param, REASON, WAIT, WATCH};
 use super::super::subscription::{VISIBILITY_MAX, VISIBILITY_MIN};
 use super::super::topic::{TTL_MAX, TTL_MIN};
 use super::super::{subscription, topic, topic_read, topic_receive};
@@ -57,8 +59,6 @@ const RECEIVE: &[Param] = &[
         .says("A receipt to acknowledge in the same entry. May repeat.")
         .repeats()
         .example(A_RECEIPT),
-    Param::session("session").says("What is not settled when this session ends comes back at once."),
-    TTL,
 ];
 const VISIBILITY: Param = Param::duration("visibility", VISIBILITY_MIN, VISIBILITY_MAX)
     .says("How long it may stay unsettled; then it comes back.");
@@ -126,9 +126,9 @@ fn subscription_rows() -> Vec<Endpoint> {
         delete("/v1/topics/{topic}/subscriptions/{name}", subscription::unsubscribe).says("Forget a subscription.")
             .takes(&[SUBJECT, SUBSCRIPTION]).changes().answers::<Deleted>(200).problems(&[SubscriptionNotFound]),
         post("/v1/topics/{topic}/subscriptions/{name}/receive", topic_receive::receive).says("Receive messages to be settled by receipt.")
-            .more("`format=raw` answers one bare message with its receipt in `Coracle-Receipt`, or 204.")
-            .takes(&[SUBJECT, SUBSCRIPTION]).takes(RECEIVE).changes().formats(&["json", "raw"])
-            .answers::<TopicReceived>(200).answers_with(200, Content::Value).answers_with(204, Content::None)
+            .more("With a session what is not settled when that ends comes back at once. `format=raw` answers one bare message with its receipt in `Coracle-Receipt`, or 204.")
+            .takes(&[SUBJECT, SUBSCRIPTION]).takes(RECEIVE).trio().changes().formats(&["json", "raw"])
+            .answers::<TopicReceived>(200).answers_with(200, Content::Value).answers_with(204, Content::None).streams::<HoldFrame>("hold=true")
             .problems(&[SubscriptionNotFound, SubscriptionBusy, SessionRequired, SessionExpired, TooManyInFlight, TooManyWaiters]),
         post("/v1/topics/{topic}/subscriptions/{name}/ack", subscription::ack).says("Acknowledge deliveries, for good.")
             .takes(&[SUBJECT, SUBSCRIPTION, RECEIPT]).needs(NEEDS).json::<Receipts>().changes()
