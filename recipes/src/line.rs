@@ -12,15 +12,20 @@
 //!
 //! A recipe decides who is granted; that touches the head of the line and nobody behind it.
 
+mod reason;
+
 use std::marker::PhantomData;
 
 use coracle_store::{
-    Cause, Change, ContentType, Family, Key, Millis, Refusal as StoreRefusal, Revision, SessionId, Timestamp,
-    Txn, Value, View,
+    Cause, ContentType, Family, Key, Millis, Refusal as StoreRefusal, Revision, SessionId, Timestamp, Txn,
+    View,
 };
 use minicbor::{Decode, Encode};
 
-use crate::{encoded, names, timer};
+use crate::{encoded, names};
+
+pub(crate) use reason::forget_reason;
+pub use reason::reason_of_break;
 
 /// Blockers named in an answer.
 pub(crate) const BLOCKERS: usize = 16;
@@ -413,16 +418,6 @@ impl<T: Terms> Line<T> {
         }
     }
 
-    /// Leave word why a hold was broken, for as long as it takes until the next timers run out.
-    pub fn note_broken(&self, txn: &mut Txn<'_>, hold: &Hold<T>, reason: &str) {
-        if reason.is_empty() {
-            return;
-        }
-        let key = self.key(BROKEN, &[&hold.numbers()]);
-        timer::set(txn, txn.now(), T::FAMILY, key.name());
-        txn.put(key, Value::from(reason.as_bytes()), ContentType::Text, None);
-    }
-
     pub fn key(&self, part: u8, rest: &[&[u8]]) -> Key {
         let mut name = self.part(part);
         for bytes in rest {
@@ -448,7 +443,19 @@ impl<T> Waiter<T> {
     fn ahead(self) -> Hold<T> {
         let Self { session, owner, terms, since, meta, .. } = self;
         let (token, ordinal, count, overdue) = (Revision(0), 0, 0, false);
-        Hold { session, owner, terms, token, since, meta, ordinal, count, overdue, lock_delay: None }
+        Hold {
+            session,
+            owner,
+            terms,
+            token,
+            since,
+            meta,
+            ordinal,
+            count,
+            overdue,
+            lock_delay: None,
+            overdue_at: None,
+        }
     }
 
     pub fn place(self, position: u64, blockers: Vec<Hold<T>>) -> Place<T> {
@@ -482,22 +489,6 @@ pub(crate) fn ahead<'a>(
             return in_all().saturating_sub(passed);
         }
     }
-}
-
-/// What a change says of why it broke a hold, by the key the hold had.
-#[must_use]
-pub fn reason_of_break(change: &Change, hold: &Key) -> Option<String> {
-    let (_, rest) = names::split(hold.name())?;
-    let (&HOLD, numbers) = rest.split_first()? else { return None };
-    let object = &hold.name()[..hold.name().len() - rest.len()];
-    let note = Key::new(hold.family(), &[object, &[BROKEN], numbers].concat());
-    let event = change.events.iter().find(|event| event.key == note)?;
-    String::from_utf8(event.record.as_ref()?.value.to_vec()).ok()
-}
-
-/// A timer of a line has run out that says [`BROKEN`]: what it left word of is history by now.
-pub(crate) fn forget_reason(txn: &mut Txn<'_>, family: Family, what: &[u8]) {
-    txn.delete(&Key::new(family, what), Cause::Command);
 }
 
 pub(crate) fn decoded<'b, T: Decode<'b, ()>>(value: &'b [u8]) -> T {

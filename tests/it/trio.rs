@@ -44,6 +44,7 @@ const PLAIN: Family = Family {
     required: false,
 };
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn families() -> Vec<Family> {
     vec![
         Family {

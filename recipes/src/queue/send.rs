@@ -25,7 +25,9 @@ pub(super) fn send(txn: &mut Txn<'_>, wanted: Send) -> Result<Outcome, StoreRefu
                 let bound = ttl.clamp(*TTL_MS.start(), *TTL_MS.end());
                 return Err(StoreRefusal::OutOfBounds("ttl".into(), bound, ttl));
             }
-            messages.iter_mut().for_each(|message| message.ttl = None);
+            for message in &mut messages {
+                message.ttl = None;
+            }
         } else {
             attach = Attach::None;
         }

@@ -3,14 +3,17 @@
 //! What is claimed is to be a consumer: of an exclusive subscription the stream waits until it is the one. At most `max`
 //! messages are unsettled at a time; each one that is settled makes room for the next.
 
+use std::time::Instant;
+
 use coracle_api::{Deliveries, Gap, HoldFrame};
 use coracle_raft::node::Watch;
 use coracle_recipes::topic::{self, Received};
-use coracle_store::{Key, Revision, SessionId, Timestamp};
+use coracle_store::{Key, Revision, Selection, SessionId, Timestamp, session};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::claim;
+use super::held::end_of;
 use super::hold::{Held, Holding};
 use super::problem::Answer;
 use super::topic_receive::{Answered, Ready, Receiving, Seen, delivery, line_of};
@@ -24,6 +27,8 @@ pub struct Consuming {
     session: SessionId,
     /// Of the session.
     revision: Revision,
+    /// The session itself.
+    own: Watch,
     /// Unsettled messages at most.
     max: u64,
     begun: bool,
@@ -31,13 +36,16 @@ pub struct Consuming {
     line: Option<BoxFuture<'static, First>>,
     front: Option<(First, Watch, Watch)>,
     seen: Seen,
+    /// Behind whom it was told to wait, by the token, and when.
+    told: Option<(Option<Revision>, Instant)>,
 }
 
 impl Consuming {
     /// By a session that was opened at a revision.
     pub fn new(receiving: Receiving, session: SessionId, revision: Revision) -> Self {
         let (max, begun, line, front, seen) = (receiving.receive.max, false, None, None, Seen::default());
-        Self { receiving, session, revision, max, begun, line, front, seen }
+        let own = receiving.edge.node.watch(Selection::Key(session::key(session)));
+        Self { receiving, session, revision, own, max, begun, line, front, seen, told: None }
     }
 
     /// What it has in flight.
@@ -86,12 +94,18 @@ impl Consuming {
     }
 
     /// If another consumes, say so. Nobody has a place here: whoever asks first when the other has gone is the next.
-    fn waiting(&self, holding: &mut Holding) {
+    fn waiting(&mut self, holding: &mut Holding) {
         let consumer = self.consumer(&holding.edge).filter(|(consumer, ..)| *consumer != self.session);
         if consumer.is_none() && holding.is_granted() {
             return;
         }
         holding.set_granted(false);
+        // Other receivers come and go: only what is new is told, and that it is still so.
+        let (behind, soon) = (consumer.map(|(_, since, _)| since), holding.ttl().as_duration() / 6);
+        if self.told.is_some_and(|(told, at)| told == behind && at.elapsed() < soon) {
+            return;
+        }
+        self.told = Some((behind, Instant::now()));
         let blocker = |(session, token, since)| claim::consumer(session, token, since);
         let blockers = consumer.map(blocker).into_iter().collect();
         holding.send("waiting", &HoldFrame::Waiting { position: 1, blockers });
@@ -110,6 +124,10 @@ impl Consuming {
 
 impl Held for Consuming {
     async fn look(&mut self, holding: &mut Holding) -> Answer<()> {
+        if let Some(reason) = end_of(&holding.edge, self.session).filter(|_| self.begun) {
+            holding.lost(reason, None);
+            return Ok(());
+        }
         let room = self.room();
         while room > 0 && self.is_ready(holding.is_granted()).await {
             self.receiving.receive.max = room;
@@ -142,6 +160,7 @@ impl Held for Consuming {
             tokio::select! {
                 _ = messages.changed() => {}
                 _ = back.changed() => {}
+                _ = self.own.changed() => {}
             }
             return;
         }
@@ -150,7 +169,10 @@ impl Held for Consuming {
             let (lines, name) = (edge.receivers.clone(), line_of(name));
             async move { lines.first(name).await }.boxed()
         });
-        let first = line.await;
+        let first = tokio::select! {
+            first = line => first,
+            _ = self.own.changed() => return,
+        };
         let messages = edge.node.watch(topic::messages(&name.subject));
         let back = edge.node.watch(topic::wake(name));
         (self.line, self.front) = (None, Some((first, messages, back)));
