@@ -56,10 +56,8 @@ pub use barrier::{Barrier, Generation};
 use keys::{Keys, Part};
 pub use keys::{MessageId, Ticket};
 pub use look::{
-    Consumer, Item, Messages, Standing, State, Statistics, Turn, consumers, flights, message, messages,
-    moved, of_messages, said,
     Consumer, Item, Messages, OneConsumer, Standing, State, Statistics, Turn, ahead, consumer, consumers,
-    flights, message, messages, watched_consumer,
+    flights, message, messages, moved, of_messages, said, watched_consumer,
 };
 pub use operation::{
     Backoff, Config, Header, Kind, Message, Nack, Operation, Overflow, Receipt, Receipts, Receive, Send,

@@ -2,9 +2,9 @@
 
 mod bad_input;
 mod bad_meetings;
+mod barriers;
 mod bench;
 mod commands;
-mod barriers;
 mod corruption;
 mod crash;
 mod curl;

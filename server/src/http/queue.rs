@@ -3,8 +3,8 @@
 mod admin;
 mod control;
 mod delivered;
-mod messages;
 mod item;
+mod messages;
 mod own;
 mod parked;
 mod read;

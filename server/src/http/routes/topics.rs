@@ -6,10 +6,8 @@ use coracle_api::Code::{
     TopicNotFound, UnsupportedMediaType,
 };
 use coracle_api::{
-    Deleted, Page, Published, Receipts, SettledMany, Span, Subscription, SubscriptionConfig, Topic,
-    TopicConfig, TopicDeleted, TopicFrame, TopicMessage, TopicMessages, TopicReceived,
-    Deleted, HoldFrame, Page, Published, Span, Subscription, SubscriptionConfig, Topic, TopicConfig,
-    TopicDeleted, TopicFrame, TopicMessage, TopicMessages, TopicReceipts, TopicReceived, TopicSettled,
+    Deleted, HoldFrame, Page, Published, Receipts, SettledMany, Span, Subscription, SubscriptionConfig,
+    Topic, TopicConfig, TopicDeleted, TopicFrame, TopicMessage, TopicMessages, TopicReceived,
 };
 
 use super::super::endpoint::{Content, Endpoint, Family, delete, get, post, put};
