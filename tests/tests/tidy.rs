@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("clients/cli", &["coracle-api", "coracle-client", "coracle-server"]),
     ("examples", &["coracle-client"]),
     // The load generator is no client of ours: it costs the same on both sides of a comparison.
-    ("bench", &[]),
+    ("bench", &["coracle-server"]),
     ("tests", &["coracle-api", "coracle-client", "coracle-store", "coracle-recipes", "coracle-server"]),
 ];
 
