@@ -28,9 +28,9 @@ const PATHS: &[(&str, Requests)] = &[
     ("renew", |_| vec![request("POST", &format!("/v1/sessions/{SESSION}/renew"), "")]),
     ("send + receive + ack", |n| {
         vec![
-            request("POST", "/v1/queues/work/messages", &format!("message {n:06}")),
-            request("POST", "/v1/queues/work/receive", ""),
-            request("POST", &format!("/v1/queues/work/ack?receipt={RECEIPT}"), ""),
+            request("POST", "/v1/queues/mail/messages", &format!("message {n:06}")),
+            request("POST", "/v1/queues/mail/receive", ""),
+            request("POST", &format!("/v1/queues/mail/ack?receipt={RECEIPT}"), ""),
         ]
     }),
     ("publish", |n| vec![request("POST", "/v1/topics/news/messages", &format!("message {n:06}"))]),
