@@ -62,7 +62,7 @@ member() {
 # eventually FILE TEXT: the text appears in the file within 10 s.
 eventually() {
 	for _ in $(seq 100); do
-		grep -q -- "$2" "$1" && echo "ok    $2" && return
+		grep -qs -- "$2" "$1" && echo "ok    $2" && return
 		sleep 0.1
 	done
 	want "$2" "$(cat "$1")"
