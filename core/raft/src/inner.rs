@@ -254,7 +254,8 @@ impl Inner {
             id: self.id,
             cluster: self.cluster,
             term: metrics.current_term,
-            leader: self.leader(),
+            // The mirror may lag behind: a leader of another term is none of this one.
+            leader: self.leader().filter(|leader| metrics.current_leader == Some(*leader)),
             last_log: metrics.last_log_index.unwrap_or(0),
             committed: metrics.local_committed.map_or(0, |id| id.index),
             applied: applied.position.map_or(0, |id| id.index),
