@@ -327,23 +327,9 @@ impl<T: Terms> Line<T> {
 
     /// Make it a holder now. The counts are written by the caller.
     pub fn grant(&self, txn: &mut Txn<'_>, counts: &mut Counts, waiter: Waiter<T>) -> Hold<T> {
-        let Waiter { session, owner, terms, meta, .. } = waiter;
-        let (token, since, ordinal) = (txn.revision(), txn.now(), counts.granted);
-        let lock_delay = txn.view().session(session).and_then(|session| session.lock_delay);
-        let (count, overdue, overdue_at) = (1, false, None);
-        let hold = Hold {
-            session,
-            owner,
-            terms,
-            token,
-            since,
-            meta,
-            ordinal,
-            count,
-            overdue,
-            lock_delay,
-            overdue_at,
-        };
+        let (token, since, ordinal, count) = (txn.revision(), txn.now(), counts.granted, 1);
+        let lock_delay = txn.view().session(waiter.session).and_then(|session| session.lock_delay);
+        let hold = Hold { token, since, ordinal, count, lock_delay, ..waiter.ahead() };
         counts.granted += 1;
         counts.used += hold.terms.units();
         self.set_hold(txn, &hold);
