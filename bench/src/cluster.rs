@@ -182,7 +182,7 @@ impl Drop for Cluster {
 
 /// A write through the node itself: it knows its leader, and the leader has a majority.
 async fn serves(kind: Kind, host: &str, of: usize) -> Result<()> {
-    let shape = Shape { clients: 1, keys: 1, value_bytes: 1 };
+    let shape = Shape { clients: 1, keys: 1, value_bytes: 1, sessions: 1 };
     let attempt = async {
         if kind == Kind::Coracle {
             let mut connection = Connection::dial(host).await?;

@@ -1,13 +1,18 @@
 //! Coracle under load: plain HTTP/1.1, one kept-alive connection for each client.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use tokio::time::Instant;
 
+use crate::delivery::{Deliveries, Mark};
 use crate::http1::{Connection, Lines, Request, Response};
 use crate::service;
 use crate::workload::{
-    BATCH, KeyChoice, SESSION_TTL, Shape, Workload, fill_value, is_value_of, key_name, told,
+    BATCH, KeyChoice, RENEWED_TTL, SESSION_TTL, Shape, Workload, fill_value, is_value_of, key_name, share,
+    told,
 };
 
 pub struct Coracle {
@@ -24,15 +29,20 @@ pub struct Client {
     value: Vec<u8>,
     lock: String,
     session: String,
+    /// Those of a client that renews very many, in the order in which they are due.
+    sessions: VecDeque<String>,
+    /// It makes what the other clients take.
+    feeds: bool,
     /// Of the client's own key, in compare-and-set.
     revision: u64,
     queue: &'static str,
     /// Of the messages received last.
     receipts: Vec<String>,
     number: usize,
-    /// Writes that the own stream has told.
+    /// Writes to what is watched.
     turn: u64,
     stream: Option<Lines>,
+    deliveries: Deliveries,
 }
 
 /// Also the name of the topic, and of the service.
@@ -48,8 +58,8 @@ impl Coracle {
 impl service::Service for Coracle {
     type Client = Client;
 
-    fn connections(&self) -> usize {
-        self.shape.clients
+    fn connections(&self, clients: usize) -> usize {
+        clients
     }
 
     async fn client(&self, workload: Workload, number: usize) -> Result<Client> {
@@ -65,8 +75,11 @@ impl service::Service for Coracle {
                 _ => format!("bench-{number}"),
             },
             session: String::new(),
+            sessions: VecDeque::new(),
+            feeds: workload.cast(self.shape.clients).feeds(number),
             revision: 0,
             queue: match workload {
+                Workload::QueuePairs => "bench-pairs",
                 Workload::QueueDeep => "bench-deep",
                 Workload::QueueBatch => "bench-batch",
                 _ => QUEUE,
@@ -75,16 +88,20 @@ impl service::Service for Coracle {
             number,
             turn: 0,
             stream: None,
+            deliveries: Deliveries::default(),
         };
         if workload.needs_session() {
-            client.open_session().await?;
+            client.open_session(SESSION_TTL).await?;
         }
         if workload == Workload::StaleGet {
             // A linearizable read first: after it this node has all the keys, so that a missing one is an error.
             client.read("").await?;
         }
-        if workload == Workload::Watch {
+        if workload == Workload::Watch || workload == Workload::WatchRate && !client.feeds {
             client.follow().await?;
+        }
+        if workload == Workload::QueuePairs && number == 0 {
+            client.empty_queue().await?;
         }
         if workload == Workload::Cas {
             client.key = format!("bench/cas/{number:04}");
@@ -104,7 +121,17 @@ impl service::Client for Client {
         }
     }
 
-    async fn step(&mut self) -> Result<()> {
+    async fn settle(&mut self) -> Result<()> {
+        if self.workload == Workload::RenewMany {
+            for _ in share(self.number, self.shape) {
+                self.open_session(RENEWED_TTL).await?;
+                self.sessions.push_back(std::mem::take(&mut self.session));
+            }
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, due: Instant) -> Result<()> {
         match self.workload {
             Workload::Put => {
                 let key = self.choice.choose();
@@ -125,15 +152,22 @@ impl service::Client for Client {
                 self.acquire().await?;
                 self.release().await
             }
-            Workload::Renew => {
-                let path = format_args!("/v1/sessions/{}/renew", self.session);
-                post(&mut self.connection, path, b"").await.map(drop)
+            Workload::Renew => self.renew().await,
+            Workload::RenewMany => {
+                self.session = self.sessions.pop_front().context("no session")?;
+                let renewed = self.renew().await;
+                self.sessions.push_back(std::mem::take(&mut self.session));
+                renewed
             }
             Workload::Session => {
-                self.open_session().await?;
+                self.open_session(SESSION_TTL).await?;
                 self.close_session().await
             }
             Workload::Watch => self.write_and_be_told().await,
+            Workload::WatchRate if self.feeds => self.write_mark(due).await,
+            Workload::WatchRate => self.be_told().await,
+            Workload::QueuePairs if self.feeds => self.send().await,
+            Workload::QueuePairs => self.receive_next().await,
             Workload::Queue | Workload::QueueDeep => {
                 self.send().await?;
                 self.receive(1).await?;
@@ -156,6 +190,10 @@ impl service::Client for Client {
         }
     }
 
+    fn made(&self) -> Option<Instant> {
+        self.deliveries.due
+    }
+
     async fn recover(&mut self) -> Result<()> {
         self.connection.redial().await?;
         match self.workload {
@@ -163,13 +201,25 @@ impl service::Client for Client {
             // Held, waited for, or neither: not known after a lost answer. A refusal is fine, a new failure shows in the next step.
             Workload::Lock | Workload::LockContended => drop(self.release().await),
             Workload::Watch => self.follow().await?,
+            Workload::WatchRate if !self.feeds => self.follow().await?,
+            // Acknowledged or not: not known after a lost answer.
+            Workload::QueuePairs => self.receipts.clear(),
             _ => {}
         }
         Ok(())
     }
 
     async fn leave(mut self) -> Result<()> {
-        if self.session.is_empty() { Ok(()) } else { self.close_session().await }
+        if !self.receipts.is_empty() && self.workload == Workload::QueuePairs {
+            self.acknowledge().await?;
+        }
+        loop {
+            if !self.session.is_empty() {
+                self.close_session().await?;
+            }
+            let Some(next) = self.sessions.pop_front() else { return Ok(()) };
+            self.session = next;
+        }
     }
 }
 
@@ -197,8 +247,8 @@ impl Client {
         Ok(())
     }
 
-    async fn open_session(&mut self) -> Result<()> {
-        let body = format!("{{\"ttl\":\"{}s\"}}", SESSION_TTL.as_secs());
+    async fn open_session(&mut self, ttl: Duration) -> Result<()> {
+        let body = format!("{{\"ttl\":\"{}s\"}}", ttl.as_secs());
         let answer = post(&mut self.connection, format_args!("/v1/sessions"), body.as_bytes()).await?;
         let answer: serde_json::Value = serde_json::from_slice(answer)?;
         answer["id"].as_str().context("a session without an id")?.clone_into(&mut self.session);
@@ -213,8 +263,14 @@ impl Client {
         Ok(())
     }
 
+    async fn renew(&mut self) -> Result<()> {
+        let path = format_args!("/v1/sessions/{}/renew", self.session);
+        post(&mut self.connection, path, b"").await.map(drop)
+    }
+
     /// Open the own stream; it is there once it has said so.
     async fn follow(&mut self) -> Result<()> {
+        self.deliveries = Deliveries::default();
         let path = format_args!("/v1/kv?prefix=watch/&watch=true");
         let mut stream = self.connection.stream(path).await?;
         while !stream.next().await?.windows(8).any(|text| text == b"\"synced\"") {}
@@ -230,6 +286,26 @@ impl Client {
         self.put(format_args!("")).await?;
         let stream = self.stream.as_mut().context("no stream")?;
         while !stream.next().await?.windows(mark.len()).any(|text| text == mark.as_bytes()) {}
+        Ok(())
+    }
+
+    async fn write_mark(&mut self, due: Instant) -> Result<()> {
+        let mark = Mark { writer: self.number, turn: self.turn + 1, due };
+        self.key = format!("watch/{:04}", self.number);
+        fill_value(&mut self.value, &mark.text(), self.shape.value_bytes);
+        self.put(format_args!("")).await?;
+        self.turn += 1;
+        Ok(())
+    }
+
+    async fn be_told(&mut self) -> Result<()> {
+        let stream = self.stream.as_mut().context("no stream")?;
+        while !self.deliveries.take()? {
+            let line = stream.next().await?;
+            for value in text_members(&line, "value") {
+                self.deliveries.add(value)?;
+            }
+        }
         Ok(())
     }
 
@@ -284,6 +360,31 @@ impl Client {
             ensure!(self.receipts.len() > before, "nothing was received");
         }
         Ok(())
+    }
+
+    /// As a worker asks: what it has done is acknowledged by the call that receives the next message.
+    async fn receive_next(&mut self) -> Result<()> {
+        let acks = self.receipts.first().map(|receipt| format!("&acks={receipt}")).unwrap_or_default();
+        let path = format_args!("/v1/queues/{}/receive?wait=10s&max=1{acks}", self.queue);
+        let body = post(&mut self.connection, path, b"").await?;
+        let refused = b"\"ok\":false";
+        ensure!(!body.windows(refused.len()).any(|text| text == refused), "an ack was refused");
+        // Items come before what became of the acks.
+        let items = body.windows(8).position(|text| text == b"\"acks\":[").map_or(body, |acks| &body[..acks]);
+        let receipt = text_member(items, "receipt").context("nothing was received")?.to_owned();
+        self.receipts = vec![receipt];
+        Ok(())
+    }
+
+    /// What an earlier measurement left in it goes.
+    async fn empty_queue(&mut self) -> Result<()> {
+        let path = format_args!("/v1/queues/{}", self.queue);
+        let request = Request { method: "DELETE", path, headers: format_args!(""), body: b"" };
+        let response = self.connection.call(request).await?;
+        if response.status == 404 {
+            return Ok(());
+        }
+        succeeded(&response, "DELETE", path).map(drop)
     }
 
     async fn acknowledge(&mut self) -> Result<()> {

@@ -1,18 +1,23 @@
 //! etcd under load: gRPC over a few shared connections, the calls that its own clients make.
 
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use anyhow::{Context, Result, bail, ensure};
 use http::Uri;
+use tokio::time::Instant;
 
+use crate::delivery::{Deliveries, Mark};
 use crate::grpc::{Channel, Stream};
 use crate::protobuf::{self, Message};
 use crate::service;
 use crate::workload::{
-    Connections, KeyChoice, SESSION_TTL, Shape, Workload, fill_value, is_value_of, key_name, told,
+    Connections, KeyChoice, RENEWED_TTL, SESSION_TTL, Shape, Workload, fill_value, is_value_of, key_name,
+    share, told,
 };
 
-/// Where the messages are, and the first key behind them.
-const QUEUE: &str = "queue/";
-const QUEUE_END: &str = "queue0";
+/// How long a client tries to take a message.
+const TAKING: Duration = Duration::from_secs(10);
 
 pub struct Etcd {
     nodes: Vec<String>,
@@ -20,6 +25,9 @@ pub struct Etcd {
     /// Empty if each client makes its own.
     shared: Vec<Channel>,
     shape: Shape,
+    /// Of the messages of this measurement. A queue of its own: keys that were deleted stay in etcd's index until they are
+    /// compacted, and the search for the first message passes all of those before it.
+    queue: String,
 }
 
 pub struct Client {
@@ -32,11 +40,18 @@ pub struct Client {
     value: Vec<u8>,
     lock: String,
     lease: u64,
+    /// Those of a client that renews very many, in the order in which they are due.
+    leases: VecDeque<u64>,
+    /// It makes what the other clients take.
+    feeds: bool,
+    /// What the keys of the messages begin with.
+    queue: String,
     /// Of renewals, or of a watch.
     stream: Option<Stream>,
     number: usize,
-    /// Writes that the own stream has told.
+    /// Writes to what is watched.
     turn: u64,
+    deliveries: Deliveries,
     /// Of the client's own key, in compare-and-set.
     revision: u64,
     /// The key that stands for the lock while it is held.
@@ -64,7 +79,8 @@ impl Etcd {
                 shared.push(Channel::dial(node).await?);
             }
         }
-        Ok(Self { nodes: nodes.to_vec(), connections, shared, shape })
+        let queue = format!("queue/{:020}", SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos());
+        Ok(Self { nodes: nodes.to_vec(), connections, shared, shape, queue })
     }
 
     pub const fn does(workload: Workload) -> bool {
@@ -85,8 +101,8 @@ impl Etcd {
 impl service::Service for Etcd {
     type Client = Client;
 
-    fn connections(&self) -> usize {
-        self.connections.total(self.nodes.len(), self.shape.clients)
+    fn connections(&self, clients: usize) -> usize {
+        self.connections.total(self.nodes.len(), clients)
     }
 
     async fn client(&self, workload: Workload, number: usize) -> Result<Client> {
@@ -104,20 +120,27 @@ impl service::Service for Etcd {
                 _ => format!("bench-{number}"),
             },
             lease: 0,
+            leases: VecDeque::new(),
+            feeds: workload.cast(self.shape.clients).feeds(number),
+            queue: match workload {
+                Workload::QueueDeep => "queue/deep".to_owned(),
+                _ => self.queue.clone(),
+            },
             stream: None,
             number,
             turn: 0,
+            deliveries: Deliveries::default(),
             revision: 0,
             ownership: Vec::new(),
         };
         if workload.needs_session() {
-            client.open_session().await?;
+            client.open_session(SESSION_TTL).await?;
         }
         if workload == Workload::StaleGet {
             // A linearizable read first: after it this node has all the keys, so that a missing one is an error.
             client.read(false).await?;
         }
-        if workload == Workload::Watch {
+        if workload == Workload::Watch || workload == Workload::WatchRate && !client.feeds {
             client.follow().await?;
         }
         if workload == Workload::Cas {
@@ -137,7 +160,17 @@ impl service::Client for Client {
         }
     }
 
-    async fn step(&mut self) -> Result<()> {
+    async fn settle(&mut self) -> Result<()> {
+        if self.workload == Workload::RenewMany {
+            for _ in share(self.number, self.shape) {
+                self.open_session(RENEWED_TTL).await?;
+                self.leases.push_back(std::mem::take(&mut self.lease));
+            }
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, due: Instant) -> Result<()> {
         match self.workload {
             Workload::Put => {
                 let key = self.choice.choose();
@@ -155,11 +188,21 @@ impl service::Client for Client {
                 self.release().await
             }
             Workload::Renew => self.renew().await,
+            Workload::RenewMany => {
+                self.lease = self.leases.pop_front().context("no lease")?;
+                let renewed = self.renew().await;
+                self.leases.push_back(std::mem::take(&mut self.lease));
+                renewed
+            }
             Workload::Session => {
-                self.open_session().await?;
+                self.open_session(SESSION_TTL).await?;
                 self.close_session().await
             }
             Workload::Watch => self.write_and_be_told().await,
+            Workload::WatchRate if self.feeds => self.write_mark(due).await,
+            Workload::WatchRate => self.be_told().await,
+            Workload::QueuePairs if self.feeds => self.send().await,
+            Workload::QueuePairs => self.take().await,
             Workload::Queue | Workload::QueueDeep => {
                 self.send().await?;
                 self.take().await
@@ -168,11 +211,16 @@ impl service::Client for Client {
         }
     }
 
+    fn made(&self) -> Option<Instant> {
+        self.deliveries.due
+    }
+
     async fn recover(&mut self) -> Result<()> {
         self.stream = None;
         match self.workload {
             Workload::Cas => self.revision = self.put().await?,
             Workload::Watch => self.follow().await?,
+            Workload::WatchRate if !self.feeds => self.follow().await?,
             Workload::Lock | Workload::LockContended if !self.ownership.is_empty() => self.release().await?,
             _ => {}
         }
@@ -180,13 +228,19 @@ impl service::Client for Client {
     }
 
     async fn leave(mut self) -> Result<()> {
-        if self.lease == 0 { Ok(()) } else { self.close_session().await }
+        loop {
+            if self.lease != 0 {
+                self.close_session().await?;
+            }
+            let Some(next) = self.leases.pop_front() else { return Ok(()) };
+            self.lease = next;
+        }
     }
 }
 
 impl Client {
-    async fn open_session(&mut self) -> Result<()> {
-        let grant = Message::default().number(1, SESSION_TTL.as_secs());
+    async fn open_session(&mut self, ttl: Duration) -> Result<()> {
+        let grant = Message::default().number(1, ttl.as_secs());
         let answer = self.channel.unary(&self.methods.lease_grant, grant.as_bytes()).await?;
         self.lease = protobuf::number(&answer, 2)?;
         ensure!(self.lease != 0, "lease grant answered without an id");
@@ -207,6 +261,7 @@ impl Client {
 
     /// Watch the prefix; the watch is there once its making is answered.
     async fn follow(&mut self) -> Result<()> {
+        self.deliveries = Deliveries::default();
         let create = Message::default().bytes(1, b"watch/").bytes(2, b"watch0");
         let request = Message::default().message(1, &create);
         let pending = self.channel.stream(&self.methods.watch).await?;
@@ -224,6 +279,28 @@ impl Client {
         self.put().await?;
         let stream = self.stream.as_mut().context("no stream")?;
         while !stream.receive().await?.windows(mark.len()).any(|text| text == mark.as_bytes()) {}
+        Ok(())
+    }
+
+    async fn write_mark(&mut self, due: Instant) -> Result<()> {
+        let mark = Mark { writer: self.number, turn: self.turn + 1, due };
+        self.key = format!("watch/{:04}", self.number);
+        fill_value(&mut self.value, &mark.text(), self.shape.value_bytes);
+        self.put().await?;
+        self.turn += 1;
+        Ok(())
+    }
+
+    /// An answer of a watch may tell of several writes: its events are in field 11, the key and value of each in field 2.
+    async fn be_told(&mut self) -> Result<()> {
+        let stream = self.stream.as_mut().context("no stream")?;
+        while !self.deliveries.take()? {
+            let answer = stream.receive().await?;
+            for event in protobuf::each(&answer, 11) {
+                let value = protobuf::bytes(protobuf::bytes(event?, 2)?, 5)?;
+                self.deliveries.add(std::str::from_utf8(value)?)?;
+            }
+        }
         Ok(())
     }
 
@@ -272,18 +349,20 @@ impl Client {
 
     /// A message is a key of its own, in the order of time.
     async fn send(&mut self) -> Result<()> {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
-        self.key = format!("{QUEUE}{now:020}-{}", self.lock);
-        fill_value(&mut self.value, QUEUE, self.shape.value_bytes);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+        self.key = format!("{}/{now:020}-{}", self.queue, self.lock);
+        fill_value(&mut self.value, &self.queue, self.shape.value_bytes);
         self.put().await.map(drop)
     }
 
-    /// As etcd's own recipe: read the first, delete it if nobody else has, else try again.
+    /// As etcd's own recipe: read the first, delete it if nobody else has, else try again. Two things are kinder to etcd
+    /// than its recipe: the first is read by the order of the keys, for which etcd need not sort all of them, and an empty
+    /// queue is asked again at once, not watched (a watch that begins in the past is up to 100 ms late).
     async fn take(&mut self) -> Result<()> {
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while std::time::Instant::now() < end {
-            let range =
-                Message::default().bytes(1, QUEUE.as_bytes()).bytes(2, QUEUE_END.as_bytes()).number(3, 1);
+        let (first, end) = (format!("{}/", self.queue), format!("{}0", self.queue));
+        let until = Instant::now() + TAKING;
+        while Instant::now() < until {
+            let range = Message::default().bytes(1, first.as_bytes()).bytes(2, end.as_bytes()).number(3, 1);
             let answer = self.channel.unary(&self.methods.range, range.as_bytes()).await?;
             let entry = protobuf::bytes(&answer, 2)?;
             let (key, revision) = (protobuf::bytes(entry, 1)?, protobuf::number(entry, 3)?);

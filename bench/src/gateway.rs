@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::http1::{Connection, Request};
 use crate::service;
@@ -40,8 +41,8 @@ impl Gateway {
 impl service::Service for Gateway {
     type Client = Client;
 
-    fn connections(&self) -> usize {
-        self.shape.clients
+    fn connections(&self, clients: usize) -> usize {
+        clients
     }
 
     async fn client(&self, workload: Workload, number: usize) -> Result<Client> {
@@ -73,7 +74,7 @@ impl service::Client for Client {
         self.put().await
     }
 
-    async fn step(&mut self) -> Result<()> {
+    async fn step(&mut self, _: Instant) -> Result<()> {
         match self.workload {
             Workload::Put => {
                 let key = self.choice.choose();

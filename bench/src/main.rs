@@ -3,6 +3,7 @@
 mod cluster;
 mod compare;
 mod coracle;
+mod delivery;
 mod etcd;
 mod gateway;
 mod grpc;
@@ -31,7 +32,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster::{Kind, Program};
-use crate::compare::{Campaign, alternate};
+use crate::compare::{Campaign, Stage, alternate};
 use crate::load::Plan;
 use crate::measure::{Subject, publish};
 use crate::processes::Watched;
@@ -100,13 +101,13 @@ struct Compare {
 
 #[derive(Args)]
 struct LoadOptions {
-    /// What to measure, each with its own number of clients if given: put@1,put,get
+    /// What to measure, each with its own number of clients, and of nodes, if given: put@1,put,put@64/1
     #[arg(
         long,
         alias = "workload",
         value_delimiter = ',',
-        default_value = "put@1,put,get,stale-get,mixed,cas,lock,lock-contended@8,renew,session,watch,\
-                         queue@8,queue-deep@8,queue-batch@8,pick,publish"
+        default_value = "put@1,put,get,stale-get,mixed,cas,lock,lock-contended@8,renew,renew-many,session,watch,\
+                         watch-rate@100,queue@8,queue-pairs@8,queue-deep@8,queue-batch@8,pick,publish,put@64/1"
     )]
     workloads: Vec<Work>,
     /// Concurrent clients of workloads that do not say it themselves
@@ -118,11 +119,15 @@ struct LoadOptions {
     /// Load before each measurement, in seconds
     #[arg(long, default_value_t = 1.0)]
     warmup: f64,
-    /// Operations per second of all clients together (open loop); without it each client asks again when answered
+    /// Operations per second of all clients together (open loop); without it each client asks again when answered,
+    /// but of watch-rate and renew-many
     #[arg(long)]
     rate: Option<f64>,
     #[arg(long, default_value_t = 10_000)]
     keys: u32,
+    /// Sessions of renew-many: each is renewed every 5 s
+    #[arg(long, default_value_t = 100_000)]
+    sessions: u32,
     /// Size of the values, in bytes
     #[arg(long, default_value_t = 256)]
     value_size: usize,
@@ -140,6 +145,7 @@ struct LoadOptions {
 
 #[derive(Args)]
 struct ProgramOptions {
+    /// Nodes of a cluster that is started, for work that does not say it itself
     #[arg(long, default_value_t = 3)]
     nodes: usize,
     #[arg(long, default_value = "target/release/coracle")]
@@ -253,13 +259,8 @@ async fn run_clusters(
     let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
     let mut directory = tempfile::Builder::new().prefix("coracle-bench-").tempdir_in(&parent)?;
     directory.disable_cleanup(options.keep);
-    let campaign = Campaign {
-        nodes: options.nodes,
-        pairs,
-        threads: load.threads,
-        directory: directory.path(),
-        plans: load.plans()?,
-    };
+    let (threads, stages) = (load.threads, load.stages(options.nodes)?);
+    let campaign = Campaign { pairs, threads, directory: directory.path(), stages };
     let records = alternate(programs, &campaign, load.file()?).await?;
     println!("\n{}", table::render(&records));
     let errors: u64 = records.iter().map(Record::error_count).sum();
@@ -287,33 +288,43 @@ async fn run_against(run: Run) -> Result<()> {
     let watched = Watched { servers: run.pids, bystanders: Vec::new(), threads: run.load.threads };
     let mut subject = Subject::new(kind, connections, hosts, watched, setting);
     let mut file = run.load.file()?;
-    for plan in run.load.plans()? {
-        publish(&subject.measure(&plan, 1).await?, file.as_mut())?;
+    for stage in run.load.stages(subject.hosts.len())? {
+        ensure!(stage.nodes == subject.hosts.len(), "the running service has {} nodes", subject.hosts.len());
+        for plan in &stage.plans {
+            publish(&subject.measure(plan, 1).await?, file.as_mut())?;
+        }
     }
     Ok(())
 }
 
 impl LoadOptions {
-    fn plans(&self) -> Result<Vec<Plan>> {
+    /// The work, that of clusters of one size together, in the order in which it was asked for.
+    fn stages(&self, nodes: usize) -> Result<Vec<Stage>> {
         let seconds = |name, value| {
             Duration::try_from_secs_f64(value)
                 .with_context(|| format!("--{name} is not a duration value={value}"))
         };
         let (warmup, window) = (seconds("warmup", self.warmup)?, seconds("seconds", self.seconds)?);
-        let plan = |work: &Work| Plan {
-            workload: work.workload,
-            shape: Shape {
+        let mut stages: Vec<Stage> = Vec::new();
+        for work in &self.workloads {
+            let workload = work.workload;
+            let shape = Shape {
                 clients: work.clients.unwrap_or(self.clients),
                 keys: self.keys,
                 value_bytes: self.value_size,
-            },
-            warmup,
-            window,
-            rate: self.rate.filter(|_| work.workload != Workload::LockContended),
-        };
-        let plans: Vec<Plan> = self.workloads.iter().map(plan).collect();
-        plans.iter().try_for_each(load::check)?;
-        Ok(plans)
+                sessions: self.sessions,
+            };
+            let rate = self.rate.filter(|_| workload != Workload::LockContended);
+            let rate = rate.or_else(|| workload.own_rate(shape));
+            let plan = Plan { workload, shape, warmup, window, rate };
+            load::check(&plan)?;
+            let nodes = work.nodes.unwrap_or(nodes);
+            match stages.iter_mut().find(|stage| stage.nodes == nodes) {
+                Some(stage) => stage.plans.push(plan),
+                None => stages.push(Stage { nodes, plans: vec![plan] }),
+            }
+        }
+        Ok(stages)
     }
 
     fn file(&self) -> Result<Option<File>> {

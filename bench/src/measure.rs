@@ -81,7 +81,15 @@ impl Subject {
         let tally = load::offer(service, *plan, || edges.push(self.watched.read())).await?;
         let edges: Vec<Reading> = edges.into_iter().collect::<Result<_>>()?;
         let [before, after] = &edges[..] else { unreachable!("a window has two edges") };
-        Record::new(&self.setting, plan, service.connections(), pair, tally, &self.watched, [before, after])
+        Record::new(
+            &self.setting,
+            plan,
+            service.connections(plan.workload.cast(plan.shape.clients).total()),
+            pair,
+            tally,
+            &self.watched,
+            [before, after],
+        )
     }
 }
 

@@ -5,9 +5,10 @@ use bytes::{Buf, BytesMut};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::service;
-use crate::workload::{Shape, Workload, fill_value};
+use crate::workload::{BATCH, Shape, Workload, fill_value};
 
 /// JetStream's streams: a topic that keeps the newest, and queues whose messages go when they are acknowledged.
 const TOPIC: &str = "topic";
@@ -26,6 +27,10 @@ pub struct Client {
     shape: Shape,
     stream: &'static str,
     value: Vec<u8>,
+    /// It makes what the other clients take.
+    feeds: bool,
+    /// Where to acknowledge the messages received last.
+    receipts: Vec<String>,
 }
 
 impl Nats {
@@ -35,25 +40,30 @@ impl Nats {
     }
 
     pub const fn does(workload: Workload) -> bool {
-        matches!(workload, Workload::Publish | Workload::Queue | Workload::QueueDeep)
+        use Workload::{Publish, Queue, QueueBatch, QueueDeep, QueuePairs};
+        matches!(workload, Publish | Queue | QueuePairs | QueueDeep | QueueBatch)
     }
 }
 
 impl service::Service for Nats {
     type Client = Client;
 
-    fn connections(&self) -> usize {
-        self.shape.clients
+    fn connections(&self, clients: usize) -> usize {
+        clients
     }
 
     async fn client(&self, workload: Workload, number: usize) -> Result<Client> {
         let link = Link::dial(&self.nodes[number % self.nodes.len()], number).await?;
         let stream = match workload {
             Workload::Queue => "queue",
+            Workload::QueuePairs => "pairs",
             Workload::QueueDeep => "deep",
+            Workload::QueueBatch => "batch",
             _ => TOPIC,
         };
-        let mut client = Client { link, workload, shape: self.shape, stream, value: Vec::new() };
+        let feeds = workload.cast(self.shape.clients).feeds(number);
+        let (value, receipts) = (Vec::new(), Vec::new());
+        let mut client = Client { link, workload, shape: self.shape, stream, value, feeds, receipts };
         if number == 0 {
             client.make_stream(self.replicas).await?;
         }
@@ -66,18 +76,30 @@ impl service::Client for Client {
         self.publish().await
     }
 
-    async fn step(&mut self) -> Result<()> {
-        self.publish().await?;
-        if self.workload == Workload::Publish { Ok(()) } else { self.take().await }
+    async fn step(&mut self, _: Instant) -> Result<()> {
+        match self.workload {
+            Workload::QueuePairs if self.feeds => self.publish().await,
+            Workload::QueuePairs => self.take_next().await,
+            Workload::QueueBatch => {
+                self.publish_batch().await?;
+                self.take_batch().await
+            }
+            Workload::Queue | Workload::QueueDeep => {
+                self.publish().await?;
+                self.take().await
+            }
+            _ => self.publish().await,
+        }
     }
 
     async fn recover(&mut self) -> Result<()> {
+        self.receipts.clear();
         self.link = Link::dial(&self.link.host.clone(), self.link.number).await?;
         Ok(())
     }
 
-    async fn leave(self) -> Result<()> {
-        Ok(())
+    async fn leave(mut self) -> Result<()> {
+        self.acknowledge().await
     }
 }
 
@@ -96,7 +118,12 @@ impl Client {
         }
         let config = json!({ "durable_name": CONSUMER, "ack_policy": "explicit", "max_ack_pending": -1 });
         let consumer = json!({ "stream_name": name, "config": config });
-        self.ask(&format!("$JS.API.CONSUMER.DURABLE.CREATE.{name}.{CONSUMER}"), &consumer).await.map(drop)
+        self.ask(&format!("$JS.API.CONSUMER.DURABLE.CREATE.{name}.{CONSUMER}"), &consumer).await?;
+        if name == "pairs" {
+            // What an earlier measurement left in it goes.
+            self.ask(&format!("$JS.API.STREAM.PURGE.{name}"), &json!({})).await?;
+        }
+        Ok(())
     }
 
     async fn ask(&mut self, subject: &str, body: &Value) -> Result<Value> {
@@ -110,18 +137,78 @@ impl Client {
     async fn publish(&mut self) -> Result<()> {
         fill_value(&mut self.value, self.stream, self.shape.value_bytes);
         let answer = self.link.request(self.stream, &self.value).await?;
-        let taken = answer.payload.windows(6).any(|text| text == b"\"seq\":");
-        ensure!(taken, "publish answered {}", String::from_utf8_lossy(&answer.payload));
+        published(&answer)
+    }
+
+    /// As its clients publish many: all at once, each answered for itself.
+    async fn publish_batch(&mut self) -> Result<()> {
+        fill_value(&mut self.value, self.stream, self.shape.value_bytes);
+        for _ in 0..BATCH {
+            self.link.publish(self.stream, &self.value);
+        }
+        self.link.flush().await?;
+        for _ in 0..BATCH {
+            published(&self.link.receive(self.stream).await?)?;
+        }
         Ok(())
     }
 
     async fn take(&mut self) -> Result<()> {
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{CONSUMER}", self.stream);
-        let message = self.link.request(&subject, br#"{"batch":1,"expires":10000000000}"#).await?;
-        let receipt = message.reply.context("nothing was received")?;
-        ensure!(message.payload.len() == self.shape.value_bytes, "another message was received");
-        self.link.request(&receipt, b"+ACK").await.map(drop)
+        self.pull(1).await?;
+        self.acknowledge().await
     }
+
+    async fn take_batch(&mut self) -> Result<()> {
+        self.pull(BATCH).await?;
+        self.acknowledge().await
+    }
+
+    /// As a worker asks: what it has done is acknowledged by the request for the next message.
+    async fn take_next(&mut self) -> Result<()> {
+        let Some(done) = self.receipts.pop() else { return self.pull(1).await };
+        self.link.publish(&done, format!("+NXT {}", wanted(1)).as_bytes());
+        self.link.flush().await?;
+        self.collect(1).await
+    }
+
+    async fn pull(&mut self, count: usize) -> Result<()> {
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{CONSUMER}", self.stream);
+        self.link.publish(&subject, wanted(count).as_bytes());
+        self.link.flush().await?;
+        self.collect(count).await
+    }
+
+    async fn collect(&mut self, count: usize) -> Result<()> {
+        for _ in 0..count {
+            let message = self.link.receive(CONSUMER).await?;
+            self.receipts.push(message.reply.context("nothing was received")?);
+            ensure!(message.payload.len() == self.shape.value_bytes, "another message was received");
+        }
+        Ok(())
+    }
+
+    /// Whatever was received last. Each has an answer of its own: a consumer of a work queue takes no acks of all so far.
+    async fn acknowledge(&mut self) -> Result<()> {
+        let receipts = std::mem::take(&mut self.receipts);
+        for receipt in &receipts {
+            self.link.publish(receipt, b"+ACK");
+        }
+        self.link.flush().await?;
+        for _ in receipts {
+            self.link.receive("$JS.ACK").await?;
+        }
+        Ok(())
+    }
+}
+
+fn wanted(count: usize) -> String {
+    format!(r#"{{"batch":{count},"expires":10000000000}}"#)
+}
+
+fn published(answer: &Message) -> Result<()> {
+    let taken = answer.payload.windows(6).any(|text| text == b"\"seq\":");
+    ensure!(taken, "publish answered {}", String::from_utf8_lossy(&answer.payload));
+    Ok(())
 }
 
 struct Link {
@@ -159,11 +246,21 @@ impl Link {
     }
 
     async fn request(&mut self, subject: &str, payload: &[u8]) -> Result<Message> {
+        self.publish(subject, payload);
+        self.flush().await?;
+        self.receive(subject).await
+    }
+
+    /// To be sent with the next flush, and answered to the own inbox.
+    fn publish(&mut self, subject: &str, payload: &[u8]) {
         let head = format!("PUB {subject} inbox.{} {}\r\n", self.number, payload.len());
         self.outgoing.extend_from_slice(head.as_bytes());
         self.outgoing.extend_from_slice(payload);
         self.outgoing.extend_from_slice(b"\r\n");
-        self.flush().await?;
+    }
+
+    /// The next message in the own inbox; `subject` is what was asked, to name it in an error.
+    async fn receive(&mut self, subject: &str) -> Result<Message> {
         loop {
             let line = self.line().await?;
             let words: Vec<&str> = line.split(' ').collect();

@@ -1,6 +1,6 @@
 //! The few protobuf messages of etcd's API that are measured, encoded by hand so that the build needs no `protoc`.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 /// A message being written: field numbers are those of etcd's `rpc.proto`.
 #[derive(Default)]
@@ -50,23 +50,45 @@ pub enum Field<'a> {
 pub fn field(mut message: &[u8], wanted: u64) -> Result<Option<Field<'_>>> {
     let mut found = None;
     while !message.is_empty() {
-        let tag = take_varint(&mut message)?;
-        let value = match tag & 7 {
-            0 => Field::Number(take_varint(&mut message)?),
-            2 => {
-                let length = usize::try_from(take_varint(&mut message)?)?;
-                ensure!(length <= message.len(), "protobuf field is longer than its message");
-                let (value, rest) = message.split_at(length);
-                message = rest;
-                Field::Bytes(value)
-            }
-            other => bail!("protobuf wire type is not used by etcd type={other}"),
-        };
-        if tag >> 3 == wanted {
+        let (number, value) = take_field(&mut message)?;
+        if number == wanted {
             found = Some(value);
         }
     }
     Ok(found)
+}
+
+/// All values of a bytes, string or message field that may occur more than once; ends with the first error.
+pub fn each(mut message: &[u8], wanted: u64) -> impl Iterator<Item = Result<&[u8]>> {
+    std::iter::from_fn(move || {
+        while !message.is_empty() {
+            match take_field(&mut message) {
+                Ok((number, Field::Bytes(value))) if number == wanted => return Some(Ok(value)),
+                Ok(_) => {}
+                Err(error) => {
+                    message = b"";
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    })
+}
+
+fn take_field<'a>(message: &mut &'a [u8]) -> Result<(u64, Field<'a>)> {
+    let tag = take_varint(message)?;
+    let value = match tag & 7 {
+        0 => Field::Number(take_varint(message)?),
+        2 => {
+            let length = usize::try_from(take_varint(message)?)?;
+            let (value, rest) =
+                message.split_at_checked(length).context("protobuf field is longer than its message")?;
+            *message = rest;
+            Field::Bytes(value)
+        }
+        other => bail!("protobuf wire type is not used by etcd type={other}"),
+    };
+    Ok((tag >> 3, value))
 }
 
 /// A number field; zero if absent, as in proto3.

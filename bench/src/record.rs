@@ -28,6 +28,9 @@ pub struct Record {
     pub clients: usize,
     pub keys: u32,
     pub value_bytes: usize,
+    /// Of renewals of very many.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sessions: Option<u32>,
     pub connections: usize,
     /// Operations per second asked for; absent is the closed loop.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,7 +105,7 @@ impl Record {
         edges: [&Reading; 2],
     ) -> Result<Self> {
         let [before, after] = edges;
-        let operations = tally.latencies.len();
+        let operations = tally.latencies.len() * plan.workload.operations();
         let micros = |spent: f64| spent * 1e6 / operations.max(1).to_f64();
         let servers = (after.servers.saturating_sub(before.servers)).as_secs_f64();
         let generator = (after.generator.saturating_sub(before.generator)).as_secs_f64();
@@ -120,6 +123,7 @@ impl Record {
             clients: plan.shape.clients,
             keys: plan.shape.keys,
             value_bytes: plan.shape.value_bytes,
+            sessions: (plan.workload == Workload::RenewMany).then_some(plan.shape.sessions),
             connections,
             rate: plan.rate,
             warmup_s: plan.warmup.as_secs_f64(),

@@ -1,5 +1,6 @@
 //! Records as Markdown, for people and for docs/PERFORMANCE.md.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -12,10 +13,11 @@ use crate::workload::Workload;
 /// One line of the table: work that is the same on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
-    nodes: usize,
     workload: Workload,
+    nodes: Reverse<usize>,
     clients: usize,
     value_bytes: usize,
+    sessions: Option<u32>,
     /// In thousandths, so that it can be compared.
     rate: Option<u64>,
 }
@@ -70,9 +72,15 @@ pub fn render(records: &[Record]) -> String {
             write!(text, " {} |", cell(&side)).expect("a string takes any text");
         }
         for theirs in others {
-            let rates = ratios(records, ours, theirs, |record| Some(record.per_second));
+            // At a rate both do the same number; what differs is how late.
+            let (label, main) = match row.rate {
+                Some(_) => {
+                    ("p99 ", ratios(records, theirs, ours, |record| Some(record.latency_us.p99.to_f64())))
+                }
+                None => ("", ratios(records, ours, theirs, |record| Some(record.per_second))),
+            };
             let cpu = ratios(records, theirs, ours, |record| record.server_cpu_us);
-            write!(text, " {} |", ratio_cell(&rates, &cpu)).expect("a string takes any text");
+            write!(text, " {} |", ratio_cell(label, &main, &cpu)).expect("a string takes any text");
         }
         text.push('\n');
     }
@@ -110,8 +118,9 @@ fn heading(records: &[&Record], first: &Record) -> String {
     format!(
         "Measured {dates} on {cpu}, {cores} cores shared with the load generator, {memory} GiB, Linux {kernel}, {filesystem}; commit {commits}; {versions}. \
          Closed loop unless a rate is given, {windows} s each after {warmups} s of warm-up, {pairs} neighbouring pairs. \
-         A cell: operations per second, p50 / p99 latency, CPU per operation of all servers + of the load generator; medians. \
-         The ratio: median of the pairs' ratios of operations per second, their smallest and largest; then the ratio of server CPU per operation. \
+         Three nodes unless a row says otherwise. \
+         A cell: operations per second, p50 / p99 latency, CPU per operation of all servers + of the load generator; medians; – is what a service does not do. \
+         The ratio: median of the pairs' ratios of operations per second, at a given rate of p99 latency (theirs ÷ ours), their smallest and largest; then the ratio of server CPU per operation. \
          Peak resident memory of a node: {memory_used}. \
          Noise, as a share of the machine: taken by the hypervisor {steal}, by other programs {foreign}.\n\n",
         dates = set(|record| record.date[..10.min(record.date.len())].to_owned()),
@@ -160,6 +169,10 @@ fn cell(side: &[&Record]) -> String {
         let servers = middle(&|record| record.server_cpu_us.unwrap_or_default());
         let generator = middle(&|record| record.generator_cpu_us);
         write!(text, ", {servers:.0} + {generator:.0} µs").expect("a string takes any text");
+        if side.iter().any(|record| record.rate.is_some()) {
+            let cores = servers * middle(&|record| record.per_second) / 1e6;
+            write!(text, ", servers {cores:.2} cores").expect("a string takes any text");
+        }
     }
     let errors: u64 = side.iter().map(|record| record.error_count()).sum();
     if errors > 0 {
@@ -186,11 +199,11 @@ pub fn ratios(
     pairs.into_iter().filter_map(ratio).filter(|ratio| ratio.is_finite()).collect()
 }
 
-pub fn ratio_cell(rates: &[f64], cpu: &[f64]) -> String {
-    if rates.is_empty() {
+pub fn ratio_cell(label: &str, main: &[f64], cpu: &[f64]) -> String {
+    if main.is_empty() {
         return "–".to_owned();
     }
-    let mut text = format!("**{:.2}** ({:.2} … {:.2})", median(rates), smallest(rates), largest(rates));
+    let mut text = format!("{label}**{:.2}** ({:.2} … {:.2})", median(main), smallest(main), largest(main));
     if !cpu.is_empty() {
         write!(text, ", CPU {:.2}", median(cpu)).expect("a string takes any text");
     }
@@ -203,17 +216,21 @@ impl Row {
         // Checked to be positive when it was asked for.
         let rate = record.rate.map(|rate| (rate * 1000.0) as u64);
         Self {
-            nodes: record.nodes,
             workload: record.workload,
+            nodes: Reverse(record.nodes),
             clients: record.clients,
             value_bytes: record.value_bytes,
+            sessions: record.sessions,
             rate,
         }
     }
 
-    /// Says of nodes and value sizes only what differs between rows.
+    /// Says of value sizes only what differs between rows, and of nodes only if they are not three.
     fn title(&self, rows: &BTreeMap<Self, Vec<&Record>>) -> String {
         let mut title = format!("{}, C={}", self.workload.title(), self.clients);
+        if let Some(sessions) = self.sessions {
+            write!(title, ", {} sessions", grouped(sessions.into())).expect("a string takes any text");
+        }
         if let Some(rate) = self.rate {
             write!(title, ", {}/s asked for", grouped(rate.to_f64() / 1000.0))
                 .expect("a string takes any text");
@@ -221,9 +238,10 @@ impl Row {
         if rows.keys().any(|row| row.value_bytes != self.value_bytes) {
             write!(title, ", {} B", self.value_bytes).expect("a string takes any text");
         }
-        if rows.keys().any(|row| row.nodes != self.nodes) || self.nodes != 3 {
-            let plural = if self.nodes == 1 { "" } else { "s" };
-            write!(title, ", {} node{plural}", self.nodes).expect("a string takes any text");
+        match self.nodes.0 {
+            3 => {}
+            1 => title.push_str(", one node"),
+            nodes => write!(title, ", {nodes} nodes").expect("a string takes any text"),
         }
         title
     }

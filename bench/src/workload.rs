@@ -4,8 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+
+use crate::delivery::WRITERS;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -26,15 +28,23 @@ pub enum Workload {
     LockContended,
     /// Renew the client's session.
     Renew,
+    /// Very many sessions, each renewed as often as its holder would: a client renews its share of them in turn, a session
+    /// a call.
+    RenewMany,
     /// Open a session and close it.
     Session,
     /// Write a key under a prefix that all clients watch, each with a stream of its own; done when the own stream tells it.
     Watch,
+    /// Streams on one prefix that others write to at a fixed rate: one operation is one write that came on one stream.
+    WatchRate,
     /// Send a message to a queue that all clients share, receive one from it, acknowledge it: three calls.
     Queue,
-    /// The same behind as many messages as there are keys.
+    /// Half of the clients send to a queue, the others take from it: one operation is one message received and
+    /// acknowledged.
+    QueuePairs,
+    /// Send, receive and acknowledge behind as many messages as there are keys.
     QueueDeep,
-    /// The same with a hundred messages a call.
+    /// Send, receive and acknowledge a hundred messages a call; what is counted are messages.
     QueueBatch,
     /// Ask for an instance of a service that has as many as there are keys.
     Pick,
@@ -53,9 +63,12 @@ impl Workload {
             Self::Lock => "lock",
             Self::LockContended => "lock-contended",
             Self::Renew => "renew",
+            Self::RenewMany => "renew-many",
             Self::Session => "session",
             Self::Watch => "watch",
+            Self::WatchRate => "watch-rate",
             Self::Queue => "queue",
+            Self::QueuePairs => "queue-pairs",
             Self::QueueDeep => "queue-deep",
             Self::QueueBatch => "queue-batch",
             Self::Pick => "pick",
@@ -73,11 +86,14 @@ impl Workload {
             Self::Lock => "lock + release, distinct locks",
             Self::LockContended => "one contended lock, hand-overs",
             Self::Renew => "session renewals",
+            Self::RenewMany => "renewals of very many sessions",
             Self::Session => "session opened + closed",
             Self::Watch => "put, told to as many streams as clients",
+            Self::WatchRate => "writes told to each of C streams, from due to told",
             Self::Queue => "one queue, send + receive + ack",
+            Self::QueuePairs => "one queue, half send, half receive + ack",
             Self::QueueDeep => "one long queue, send + receive + ack",
-            Self::QueueBatch => "one queue, a hundred sent + received + acked",
+            Self::QueueBatch => "one queue, messages sent + received + acked a hundred a call",
             Self::Pick => "pick an instance",
             Self::Publish => "publish to one topic",
         }
@@ -93,8 +109,61 @@ impl Workload {
         }
     }
 
+    /// Who does what, of so many clients.
+    pub const fn cast(self, clients: usize) -> Cast {
+        match self {
+            Self::QueuePairs => Cast { feeders: clients / 2, workers: clients.div_ceil(2) },
+            Self::WatchRate => Cast { feeders: WRITERS, workers: clients },
+            _ => Cast { feeders: 0, workers: clients },
+        }
+    }
+
+    /// Things that may be made and not yet taken, so that feeders do not run away from slower workers; the same number
+    /// for every service.
+    pub const fn backlog(self) -> Option<usize> {
+        match self {
+            Self::QueuePairs => Some(64),
+            _ => None,
+        }
+    }
+
+    /// Operations per second of a workload that makes no sense as fast as possible.
+    pub fn own_rate(self, shape: Shape) -> Option<f64> {
+        match self {
+            Self::WatchRate => Some(500.0),
+            Self::RenewMany => Some(f64::from(shape.sessions) / RENEWED_EVERY.as_secs_f64()),
+            _ => None,
+        }
+    }
+
+    /// Operations that a client does in one step.
+    pub const fn operations(self) -> u64 {
+        match self {
+            Self::QueueBatch => BATCH as u64,
+            _ => 1,
+        }
+    }
+
     pub const fn needs_session(self) -> bool {
         matches!(self, Self::Lock | Self::LockContended | Self::Renew)
+    }
+}
+
+/// The clients of a workload. The feeders have the first numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cast {
+    /// They only make what the others take: what they do is no operation.
+    pub feeders: usize,
+    pub workers: usize,
+}
+
+impl Cast {
+    pub const fn total(self) -> usize {
+        self.feeders + self.workers
+    }
+
+    pub const fn feeds(self, number: usize) -> bool {
+        number < self.feeders
     }
 }
 
@@ -117,36 +186,38 @@ impl Found {
     }
 }
 
-/// A workload and how many clients ask at once; written `put@64`, or `put` for the default number.
+/// A workload, how many clients ask at once, and of how many nodes; written `put@64/1`, or `put` for the default numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {
     pub workload: Workload,
     pub clients: Option<usize>,
+    pub nodes: Option<usize>,
 }
 
 impl FromStr for Work {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (name, clients) = match text.split_once('@') {
-            Some((name, clients)) => {
-                (name, Some(clients.parse().with_context(|| format!("number of clients in {text}"))?))
-            }
-            None => (text, None),
+        let number = |of: &str, digits: Option<&str>| {
+            let number = digits.map(str::parse::<usize>).transpose();
+            let number = number.with_context(|| format!("number of {of} in {text}"))?;
+            ensure!(number != Some(0), "no {of} work={text}");
+            Ok(number)
         };
-        if clients == Some(0) {
-            bail!("no clients work={text}");
-        }
+        let (rest, nodes) = text.split_once('/').map_or((text, None), |(rest, nodes)| (rest, Some(nodes)));
+        let (name, clients) =
+            rest.split_once('@').map_or((rest, None), |(name, clients)| (name, Some(clients)));
         let workload =
             <Workload as clap::ValueEnum>::from_str(name, true).map_err(|reason| anyhow::anyhow!(reason))?;
-        Ok(Self { workload, clients })
+        Ok(Self { workload, clients: number("clients", clients)?, nodes: number("nodes", nodes)? })
     }
 }
 
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.workload.name())?;
-        self.clients.map_or(Ok(()), |clients| write!(f, "@{clients}"))
+        self.clients.map_or(Ok(()), |clients| write!(f, "@{clients}"))?;
+        self.nodes.map_or(Ok(()), |nodes| write!(f, "/{nodes}"))
     }
 }
 
@@ -156,6 +227,8 @@ pub struct Shape {
     pub clients: usize,
     pub keys: u32,
     pub value_bytes: usize,
+    /// Of [`Workload::RenewMany`], all clients together.
+    pub sessions: u32,
 }
 
 /// How clients share HTTP/2 connections: a service that multiplexes is much cheaper with few of them, because
@@ -207,6 +280,12 @@ impl fmt::Display for Connections {
 /// Longer than any measurement, so that nothing expires in the middle of one.
 pub const SESSION_TTL: Duration = Duration::from_mins(10);
 
+/// The sessions of one of the clients that renew very many.
+pub fn share(number: usize, shape: Shape) -> impl Iterator<Item = u32> {
+    let first = u32::try_from(number).unwrap_or(u32::MAX);
+    (first..shape.sessions).step_by(shape.clients)
+}
+
 /// Writes the value of a key: it begins with the key, so that a read can be checked without keeping what was written.
 pub fn fill_value(value: &mut Vec<u8>, key: &str, bytes: usize) {
     value.clear();
@@ -245,6 +324,11 @@ impl KeyChoice {
 
 /// So many messages in a batch.
 pub const BATCH: usize = 100;
+
+/// How often a session of [`Workload::RenewMany`] is renewed, and how long it lives without: long enough for all of them
+/// to be opened before the first is renewed.
+pub const RENEWED_EVERY: Duration = Duration::from_secs(5);
+pub const RENEWED_TTL: Duration = Duration::from_mins(1);
 
 /// What a stream is waited for to say: whose write it is, and the how-manieth.
 pub fn told(number: usize, turn: u64) -> String {

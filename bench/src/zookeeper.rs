@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::service;
 use crate::workload::{KeyChoice, Shape, Workload, fill_value, is_value_of, key_name};
@@ -60,8 +61,8 @@ impl ZooKeeper {
 impl service::Service for ZooKeeper {
     type Client = Client;
 
-    fn connections(&self) -> usize {
-        self.shape.clients
+    fn connections(&self, clients: usize) -> usize {
+        clients
     }
 
     async fn client(&self, workload: Workload, number: usize) -> Result<Client> {
@@ -102,7 +103,7 @@ impl service::Client for Client {
         self.put(-1).await
     }
 
-    async fn step(&mut self) -> Result<()> {
+    async fn step(&mut self, _: Instant) -> Result<()> {
         match self.workload {
             Workload::Put => {
                 let key = self.choice.choose();

@@ -1,7 +1,7 @@
 //! A server that answers as Coracle does, for as much as the generator asks.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,6 +17,9 @@ pub struct State {
     pub revision: u64,
     pub keys: BTreeMap<String, (u64, Vec<u8>)>,
     pub sessions: u64,
+    pub opened: u64,
+    /// Session to how often.
+    pub renewed: BTreeMap<String, u64>,
     /// Lock to the session that holds it.
     pub held: BTreeMap<String, String>,
     pub grants: u64,
@@ -24,10 +27,19 @@ pub struct State {
     pub renewals: u64,
     /// Messages ready, received, acknowledged.
     pub queue: [u64; 3],
+    /// The most that were ready at once.
+    pub longest: u64,
+    /// Connections that sent to a queue of pairs, and that received from it.
+    pub senders: usize,
+    pub receivers: usize,
+    last_connection: u64,
+    seen: BTreeSet<(u64, bool)>,
     pub instances: u64,
     pub published: u64,
     /// Values of the keys that were written under the watched prefix, in order.
     pub told: Vec<String>,
+    /// How often the how-manieth of them is told, if not once.
+    pub copies: Option<(usize, usize)>,
     /// Before each answer.
     pub delay: Duration,
     /// Added to the values that are read.
@@ -51,6 +63,8 @@ pub async fn serve(state: Shared) -> String {
 
 async fn converse(stream: TcpStream, state: Shared) {
     stream.set_nodelay(true).unwrap();
+    state.borrow_mut().last_connection += 1;
+    let connection = state.borrow().last_connection;
     let mut stream = BufReader::new(stream);
     loop {
         let mut head = Vec::new();
@@ -75,6 +89,9 @@ async fn converse(stream: TcpStream, state: Shared) {
         let delay = state.borrow().delay;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
+        }
+        if let Some(verb) = path.strip_prefix("/v1/queues/bench-pairs/") {
+            state.borrow_mut().note_pair(connection, verb);
         }
         let (status, answer) = loop {
             let answer = state.borrow_mut().answer(method, path, expected, body.clone());
@@ -107,14 +124,25 @@ async fn tell(mut stream: TcpStream, state: Shared) {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
         text = String::new();
-        for value in &state.borrow().told[from..] {
-            writeln!(text, "{{\"value\":\"{value}\"}}").unwrap();
+        let copies = state.borrow().copies;
+        for (number, value) in state.borrow().told.iter().enumerate().skip(from) {
+            let times = copies.filter(|(chosen, _)| *chosen == number).map_or(1, |(_, times)| times);
+            for _ in 0..times {
+                writeln!(text, "{{\"value\":\"{value}\"}}").unwrap();
+            }
         }
         from = state.borrow().told.len();
     }
 }
 
 impl State {
+    fn note_pair(&mut self, connection: u64, verb: &str) {
+        let receives = verb.starts_with("receive?");
+        if (receives || verb == "messages") && self.seen.insert((connection, receives)) {
+            *if receives { &mut self.receivers } else { &mut self.senders } += 1;
+        }
+    }
+
     /// `None` while the request has to wait.
     fn answer(
         &mut self,
@@ -136,12 +164,14 @@ impl State {
                 }
             }
             ("post", ["sessions"]) => {
-                assert_eq!(body, br#"{"ttl":"600s"}"#);
+                assert!(body == br#"{"ttl":"600s"}"# || body == br#"{"ttl":"60s"}"#);
                 self.sessions += 1;
-                (201, format!(r#"{{"id":"s{}","ttl":"600s"}}"#, self.sessions).into_bytes())
+                self.opened += 1;
+                (201, format!(r#"{{"id":"s{}","ttl":"600s"}}"#, self.opened).into_bytes())
             }
-            ("post", ["sessions", _, "renew"]) => {
+            ("post", ["sessions", session, "renew"]) => {
                 self.renewals += 1;
+                *self.renewed.entry((*session).to_owned()).or_default() += 1;
                 (200, br#"{"valid_for":"600s","holds":[],"lost":[]}"#.to_vec())
             }
             ("delete", ["sessions", _]) => {
@@ -160,39 +190,7 @@ impl State {
                 Some(holder) if holder == session => (200, b"{}".to_vec()),
                 _ => problem(409, "not_holder"),
             },
-            ("post", ["queues", _, "messages"]) if query == "batch=true" => {
-                let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-                self.queue[0] += body["items"].as_array().unwrap().len() as u64;
-                (201, br#"{"items":[],"revision":1}"#.to_vec())
-            }
-            ("post", ["queues", _, "messages"]) => {
-                assert!(body.starts_with(b"bench:"));
-                self.queue[0] += 1;
-                (201, br#"{"id":"1-0","revision":1}"#.to_vec())
-            }
-            ("post", ["queues", _, "receive"]) => {
-                let max: u64 = query.split("max=").nth(1).unwrap().parse().unwrap();
-                // Some receive less than they asked for.
-                let count = self.queue[0].min(max).min(60);
-                self.queue[0] -= count;
-                if count == 0 {
-                    return None;
-                }
-                let receipts = self.queue[1] + 1..=self.queue[1] + count;
-                self.queue[1] += count;
-                let items = receipts.map(|receipt| format!(r#"{{"id":"1-0","receipt":"r1:{receipt}"}}"#));
-                (200, format!(r#"{{"items":[{}]}}"#, items.collect::<Vec<_>>().join(",")).into_bytes())
-            }
-            ("post", ["queues", _, "ack"]) if query.is_empty() => {
-                let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-                self.queue[2] += body["receipts"].as_array().unwrap().len() as u64;
-                (200, b"{}".to_vec())
-            }
-            ("post", ["queues", _, "ack"]) => {
-                assert!(query.starts_with("receipt=r1:"), "{query}");
-                self.queue[2] += 1;
-                (200, b"{}".to_vec())
-            }
+            (_, ["queues", queue, verb @ ..]) => return self.queue(method, queue, verb, query, &body),
             ("put", ["services", "bench", "instances", _]) => {
                 assert!(serde_json::from_slice::<serde_json::Value>(&body).unwrap()["address"].is_string());
                 self.instances += 1;
@@ -207,6 +205,75 @@ impl State {
             }
             // etcd's gateway.
             ("post", ["kv", what @ ("put" | "range" | "txn")]) => self.gateway(what, &body),
+            _ => problem(404, "route_not_found"),
+        };
+        Some(answer)
+    }
+
+    fn queue(
+        &mut self,
+        method: &str,
+        queue: &str,
+        verb: &[&str],
+        query: &str,
+        body: &[u8],
+    ) -> Option<(u16, Vec<u8>)> {
+        let answer = match (method, queue, verb) {
+            ("post", _, ["messages"]) if query == "batch=true" => {
+                let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+                self.queue[0] += body["items"].as_array().unwrap().len() as u64;
+                (201, br#"{"items":[],"revision":1}"#.to_vec())
+            }
+            ("post", _, ["messages"]) => {
+                assert!(body.starts_with(b"bench:"));
+                self.queue[0] += 1;
+                self.longest = self.longest.max(self.queue[0]);
+                (201, br#"{"id":"1-0","revision":1}"#.to_vec())
+            }
+            ("delete", _, []) => {
+                self.queue = [0; 3];
+                (200, b"{}".to_vec())
+            }
+            ("post", "bench-pairs", ["receive"]) => {
+                assert!(query.starts_with("wait=10s&max=1"), "{query}");
+                if self.queue[0] == 0 {
+                    return None;
+                }
+                let acks = query.split("&acks=").skip(1);
+                let acks: Vec<_> =
+                    acks.map(|receipt| format!(r#"{{"receipt":"{receipt}","ok":true}}"#)).collect();
+                self.queue[2] += acks.len() as u64;
+                self.queue[1] += 1;
+                self.queue[0] -= 1;
+                let item = format!(r#"{{"id":"1-0","receipt":"r1:{}"}}"#, self.queue[1]);
+                (
+                    200,
+                    format!(r#"{{"items":[{item}],"acks":[{}],"revision":1}}"#, acks.join(",")).into_bytes(),
+                )
+            }
+            ("post", _, ["receive"]) => {
+                let max: u64 = query.split("max=").nth(1).unwrap().parse().unwrap();
+                // Some receive less than they asked for.
+                let count = self.queue[0].min(max).min(60);
+                self.queue[0] -= count;
+                if count == 0 {
+                    return None;
+                }
+                let receipts = self.queue[1] + 1..=self.queue[1] + count;
+                self.queue[1] += count;
+                let items = receipts.map(|receipt| format!(r#"{{"id":"1-0","receipt":"r1:{receipt}"}}"#));
+                (200, format!(r#"{{"items":[{}]}}"#, items.collect::<Vec<_>>().join(",")).into_bytes())
+            }
+            ("post", _, ["ack"]) if query.is_empty() => {
+                let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+                self.queue[2] += body["receipts"].as_array().unwrap().len() as u64;
+                (200, b"{}".to_vec())
+            }
+            ("post", _, ["ack"]) => {
+                assert!(query.starts_with("receipt=r1:"), "{query}");
+                self.queue[2] += 1;
+                (200, b"{}".to_vec())
+            }
             _ => problem(404, "route_not_found"),
         };
         Some(answer)

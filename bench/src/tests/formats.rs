@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use crate::coracle::number_member;
+use crate::delivery::Mark;
 use crate::grpc::{Channel, take_message};
 use crate::http1::{Extent, parse_head};
 use crate::processes::{parse_machine, parse_stat};
@@ -51,6 +52,11 @@ fn protobuf_messages_are_those_of_protoc() {
     assert_eq!(protobuf::bytes(message.as_bytes(), 2).unwrap(), b"testing");
     assert_eq!(protobuf::number(message.as_bytes(), 3).unwrap(), 0);
     assert!(protobuf::bytes(message.as_bytes(), 1).is_err());
+
+    let twice = Message::default().bytes(11, b"a").number(1, 5).bytes(11, b"b").bytes(2, b"c");
+    let all: Vec<&[u8]> = protobuf::each(twice.as_bytes(), 11).collect::<Result<_, _>>().unwrap();
+    assert_eq!(all, [b"a", b"b"]);
+    assert_eq!(protobuf::each(b"\x5a\x01a\x5a\x09b", 11).filter(Result::is_err).count(), 1);
 
     let outer = Message::default().message(3, &message).number(4, u64::MAX);
     assert_eq!(protobuf::bytes(outer.as_bytes(), 3).unwrap(), message.as_bytes());
@@ -130,15 +136,31 @@ fn cpu_times_of_processes_and_machine() {
 
 #[test]
 fn names_of_work() {
-    assert_eq!("put@1".parse::<Work>().unwrap(), Work { workload: Workload::Put, clients: Some(1) });
-    assert_eq!("lock-contended".parse::<Work>().unwrap().to_string(), "lock-contended");
-    for bad in ["", "putt", "put@", "put@0", "put@-1"] {
+    let work = |clients, nodes| Work { workload: Workload::Put, clients, nodes };
+    assert_eq!("put@1".parse::<Work>().unwrap(), work(Some(1), None));
+    assert_eq!("put@64/1".parse::<Work>().unwrap(), work(Some(64), Some(1)));
+    assert_eq!("put/5".parse::<Work>().unwrap(), work(None, Some(5)));
+    for text in ["lock-contended", "watch-rate@100", "put@64/1", "put/5"] {
+        assert_eq!(text.parse::<Work>().unwrap().to_string(), text);
+    }
+    for bad in ["", "putt", "put@", "put@0", "put@-1", "put/", "put/0", "put/1@64", "put@1/x"] {
         assert!(bad.parse::<Work>().is_err(), "{bad}");
     }
     assert_eq!("each".parse::<Connections>().unwrap(), Connections::Each);
     assert_eq!("2".parse::<Connections>().unwrap(), Connections::Shared(2));
     assert!("0".parse::<Connections>().is_err());
     assert!("many".parse::<Connections>().is_err());
+}
+
+#[test]
+fn marks_survive_the_value_they_begin() {
+    let mark = Mark { writer: 3, turn: 12, due: Mark::parse("0:0:1700000:").unwrap().due };
+    let mut value = Vec::new();
+    fill_value(&mut value, &mark.text(), 64);
+    assert_eq!(Mark::parse(std::str::from_utf8(&value).unwrap()).unwrap(), mark);
+    for bad in ["", "1:2", "1:2:x:", "a:2:3:", "-1:2:3:"] {
+        assert!(Mark::parse(bad).is_err(), "{bad}");
+    }
 }
 
 #[test]

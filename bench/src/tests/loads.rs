@@ -10,7 +10,7 @@ use crate::load::{Plan, Tally, offer, prepare};
 use crate::service::Service;
 use crate::workload::{Shape, Workload};
 
-const SHAPE: Shape = Shape { clients: 4, keys: 50, value_bytes: 64 };
+const SHAPE: Shape = Shape { clients: 4, keys: 50, value_bytes: 64, sessions: 30 };
 
 fn on_one_thread<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -135,6 +135,64 @@ fn a_batch_is_whole_however_little_is_received_at_once() {
     let [ready, received, acknowledged] = state.borrow().queue;
     assert!(acknowledged >= 100 * tally.latencies.len());
     assert_eq!((ready, received), (0, acknowledged));
+    assert_eq!(Workload::QueueBatch.operations(), 100);
+}
+
+#[test]
+fn half_send_and_half_take_and_neither_runs_away() {
+    let state = Shared::default();
+    state.borrow_mut().queue = [7, 0, 0];
+    let tally = load(Workload::QueuePairs, &state, None);
+    assert_eq!(tally.errors, [].into());
+    let state = state.borrow();
+    let [ready, received, acknowledged] = state.queue;
+    // The last of each worker is acknowledged when it leaves; what was there before has been thrown away.
+    assert_eq!(received, acknowledged);
+    assert!(acknowledged >= tally.latencies.len() && tally.latencies.len() > 10, "{acknowledged}");
+    let backlog = Workload::QueuePairs.backlog().unwrap() as u64;
+    assert!(ready <= backlog && state.longest <= backlog, "{ready} left, {} at most", state.longest);
+    assert_eq!((state.senders, state.receivers), (2, 2));
+}
+
+#[test]
+fn every_stream_tells_every_write_from_the_moment_it_was_due() {
+    let state = Shared::default();
+    let tally = load(Workload::WatchRate, &state, Some(200.0));
+    assert_eq!(tally.errors, [].into());
+    let written = 200.0 * tally.window.as_secs_f64() * 4.0;
+    let got = f64::from(u32::try_from(tally.latencies.len()).unwrap());
+    assert!(got > written * 0.5 && got < written * 1.5, "{got} told, {written} expected");
+
+    // A server that is slow to answer tells late, and that counts.
+    let state = Shared::default();
+    state.borrow_mut().delay = Duration::from_millis(30);
+    let tally = load(Workload::WatchRate, &state, Some(200.0));
+    assert_eq!(tally.errors, [].into());
+    assert!(tally.latencies.min() >= 29_000, "min {} µs", tally.latencies.min());
+}
+
+#[test]
+fn a_stream_that_leaves_out_a_write_or_tells_it_twice_is_told_of() {
+    for skip in [0, 2] {
+        let state = Shared::default();
+        state.borrow_mut().copies = Some((40, skip));
+        let tally = load(Workload::WatchRate, &state, Some(400.0));
+        let errors: Vec<_> = tally.errors.keys().collect();
+        assert_eq!(errors, ["a write was told twice or not at all"], "{skip} times");
+    }
+}
+
+#[test]
+fn each_of_many_sessions_is_renewed_in_its_turn() {
+    let state = Shared::default();
+    let tally = load(Workload::RenewMany, &state, Some(1000.0));
+    assert_eq!(tally.errors, [].into());
+    let state = state.borrow();
+    assert_eq!((state.opened, state.sessions), (30, 0));
+    assert_eq!(state.renewed.len(), 30);
+    let (least, most) = (state.renewed.values().min().unwrap(), state.renewed.values().max().unwrap());
+    assert!(*least > 0 && most - least <= 2, "{least} to {most} renewals");
+    assert_eq!(Workload::RenewMany.own_rate(SHAPE), Some(6.0));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::service::Service;
 use crate::workload::{Shape, Workload};
 use crate::zookeeper::ZooKeeper;
 
-const SHAPE: Shape = Shape { clients: 3, keys: 20, value_bytes: 40 };
+const SHAPE: Shape = Shape { clients: 3, keys: 20, value_bytes: 40, sessions: 10 };
 
 /// A short load on a service that is made of the address of a server.
 fn load<S: Service, F: Future<Output = ()> + 'static>(
@@ -42,7 +42,8 @@ fn load<S: Service, F: Future<Output = ()> + 'static>(
             .await
             .unwrap();
         assert_eq!(tally.errors, [].into(), "{workload:?}");
-        assert!(tally.latencies.len() > 10, "{workload:?}: {} operations", tally.latencies.len());
+        let done = tally.latencies.len() * workload.operations();
+        assert!(done > 10, "{workload:?}: {done} operations");
         tally
     })
 }
@@ -66,30 +67,55 @@ async fn nats(stream: TcpStream, state: Rc<RefCell<Stream>>) {
                 let mut payload = vec![0; words[3].parse::<usize>().unwrap() + 2];
                 stream.read_exact(&mut payload).await.unwrap();
                 payload.truncate(payload.len() - 2);
-                let (from, payload) = state.borrow_mut().published(&words[1], &words[2], payload);
-                // Now and then it asks whether anybody is there.
-                [
-                    b"PING\r\nMSG ",
-                    from.as_bytes(),
-                    format!(" {}\r\n", payload.len()).as_bytes(),
-                    &payload,
-                    b"\r\n",
-                ]
-                .concat()
+                let wanted = state.borrow_mut().wanted(&words[1], &payload);
+                match wanted {
+                    Some(count) => deliver(&state, count).await,
+                    None => state.borrow_mut().published(&words[1], &words[2], payload),
+                }
             }
             _ => Vec::new(),
         };
-        stream.get_mut().write_all(&answer).await.unwrap();
+        if stream.get_mut().write_all(&answer).await.is_err() {
+            return;
+        }
     }
 }
 
-impl Stream {
-    /// Subject, subscription and where to answer, and the payload of the answer.
-    fn published(&mut self, subject: &str, inbox: &str, payload: Vec<u8>) -> (String, Vec<u8>) {
-        if subject.contains(".MSG.NEXT.") {
-            let message = self.messages.pop().expect("each sends before it takes");
-            return (format!("queue 1 $JS.ACK.{}", self.messages.len()), message);
+/// So many messages, once they are there.
+async fn deliver(state: &RefCell<Stream>, count: usize) -> Vec<u8> {
+    let mut answer = Vec::new();
+    for _ in 0..count {
+        loop {
+            let message = state.borrow_mut().messages.pop();
+            if let Some(message) = message {
+                let place = state.borrow().messages.len();
+                answer.extend(told(&format!("queue 1 $JS.ACK.{place}"), &message));
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+    answer
+}
+
+/// Now and then it asks whether anybody is there.
+fn told(from: &str, payload: &[u8]) -> Vec<u8> {
+    let head = format!("PING\r\nMSG {from} {}\r\n", payload.len());
+    [head.as_bytes(), payload, b"\r\n"].concat()
+}
+
+impl Stream {
+    /// How many messages are asked for by that, also by an acknowledgement.
+    fn wanted(&mut self, subject: &str, payload: &[u8]) -> Option<usize> {
+        let request = payload.strip_prefix(b"+NXT ").filter(|_| subject.starts_with("$JS.ACK."));
+        self.acknowledged += u64::from(request.is_some());
+        let request = request.or_else(|| subject.contains(".MSG.NEXT.").then_some(payload))?;
+        let request: serde_json::Value = serde_json::from_slice(request).unwrap();
+        request["batch"].as_u64()?.try_into().ok()
+    }
+
+    /// What the inbox is told.
+    fn published(&mut self, subject: &str, inbox: &str, payload: Vec<u8>) -> Vec<u8> {
         let answer = if subject.starts_with("$JS.ACK.") {
             assert_eq!(payload, b"+ACK");
             self.acknowledged += 1;
@@ -102,21 +128,31 @@ impl Stream {
             self.messages.push(payload);
             b"{\"stream\":\"queue\",\"seq\":7}".to_vec()
         };
-        (format!("{inbox} 1"), answer)
+        told(&format!("{inbox} 1"), &answer)
     }
 }
 
 #[test]
 fn nats_is_published_to_and_its_queues_are_worked_on() {
-    for workload in [Workload::Publish, Workload::Queue, Workload::QueueDeep] {
+    use Workload::{Publish, Queue, QueueBatch, QueueDeep, QueuePairs};
+    for workload in [Publish, Queue, QueuePairs, QueueDeep, QueueBatch] {
+        assert!(Nats::does(workload));
         let state = Rc::<RefCell<Stream>>::default();
         let server = state.clone();
         let tally =
             load(workload, move |stream| nats(stream, server.clone()), |nodes| Nats::new(nodes, 1, SHAPE));
         let taken = state.borrow().acknowledged;
-        assert!(workload == Workload::Publish || taken >= tally.latencies.len(), "{workload:?}");
-        let left = if workload == Workload::QueueDeep { 20 } else { 0 };
-        assert!(workload == Workload::Publish || state.borrow().messages.len() == left, "{workload:?}");
+        assert!(
+            workload == Publish || taken >= tally.latencies.len() * workload.operations(),
+            "{workload:?}"
+        );
+        let left = state.borrow().messages.len();
+        match workload {
+            Publish => {}
+            QueueDeep => assert_eq!(left, 20),
+            QueuePairs => assert!(left <= 64, "{left}"),
+            _ => assert_eq!(left, 0, "{workload:?}"),
+        }
     }
 }
 

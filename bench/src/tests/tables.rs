@@ -61,7 +61,37 @@ fn a_pair_with_one_side_has_no_ratio() {
     records.retain(|record| record.pair != 2 || record.service == "Ours");
     let kept: Vec<&Record> = records.iter().skip(1).collect();
     assert_eq!(ratios(&kept, "Ours", "Theirs", |record| Some(record.per_second)), [2.0, 4.0]);
-    assert_eq!(ratio_cell(&[], &[]), "–");
+    assert_eq!(ratio_cell("", &[], &[]), "–");
+}
+
+#[test]
+fn rows_of_one_node_follow_those_of_three_and_lack_those_who_do_not_do_them() {
+    let mut records = records();
+    let mut alone = records[1].clone();
+    (alone.nodes, alone.clients, alone.per_second) = (1, 64, 50_000.0);
+    records.push(alone);
+    let text = render(&records);
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| put")).collect();
+    assert!(rows[0].starts_with("| put, C=64 | 20 000/s"), "{text}");
+    assert_eq!(rows[1], "| put, C=64, one node | 50 000/s, 1.50 ms / 9.00 ms, 50 + 20 µs | – | – |");
+}
+
+#[test]
+fn at_a_rate_lateness_is_compared() {
+    let mut records = records();
+    for record in &mut records {
+        (record.rate, record.per_second) = (Some(20_000.0), 20_000.0);
+        if record.service == "Theirs" {
+            record.latency_us.p99 = 27_000;
+        }
+    }
+    let text = render(&records);
+    let row = text.lines().find(|line| line.starts_with("| put")).unwrap();
+    assert_eq!(
+        row,
+        "| put, C=64, 20 000/s asked for | 20 000/s, 1.50 ms / 9.00 ms, 50 + 20 µs, servers 1.00 cores \
+         | 20 000/s, 1.50 ms / 27.00 ms, 50 + 20 µs, servers 1.00 cores | p99 **3.00** (3.00 … 3.00), CPU 1.00 |"
+    );
 }
 
 #[test]
