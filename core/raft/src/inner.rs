@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::disk::{Disk, SnapshotData};
 use crate::forward::{Answer, Ask, Failure, Request};
+use crate::gather::Gather;
 use crate::leader::deadlines::Deadlines;
 use crate::leader::{self, CheckpointFigures, Renewals};
 use crate::machine::Machine;
@@ -20,6 +21,7 @@ use crate::network::{Dialer, Limits, Peers, Server};
 use crate::node::{Circumstance, Figures, Options, StartError, Status};
 use crate::opening;
 use crate::peers::{Door, PeersSeen, RaftDoor};
+use crate::propose::Proposal;
 use crate::read_barrier::ReadBarrier;
 use crate::shared::Shared;
 use crate::types::{Member, NodeId, Types};
@@ -47,6 +49,7 @@ pub struct Inner {
     pub client: String,
     pub barrier: Arc<ReadBarrier<Circumstance>>,
     pub renewals: Renewals,
+    pub proposals: Gather<Proposal>,
     /// The clock of sessions, while this node leads.
     deadlines: Mutex<Option<Deadlines>>,
     pub settings: Settings,
@@ -112,6 +115,7 @@ impl Inner {
             client: options.member.client,
             barrier: ReadBarrier::new(),
             renewals: Renewals::default(),
+            proposals: Gather::default(),
             deadlines: Mutex::default(),
             settings: options.settings,
             checkpoint_bytes: options.checkpoint_bytes,
@@ -159,6 +163,10 @@ impl Inner {
         tasks.push(tokio::spawn(upkeep::mirror(self.clone())));
         tasks.push(tokio::spawn(upkeep::sweep(self.clone())));
         tasks.push(tokio::spawn(upkeep::introduce(self.clone())));
+        tasks.push(tokio::spawn({
+            let node = self.clone();
+            async move { node.hand_over().await }
+        }));
         tasks.push(tokio::spawn({
             let node = self.clone();
             async move { node.barrier.serve(|| node.round()).await }
@@ -311,6 +319,8 @@ impl Inner {
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.iter().for_each(JoinHandle::abort);
         futures::future::join_all(tasks).await;
+        // Raft never saw these; who proposed them is told so.
+        drop(self.proposals.take());
         if self.shared.failure().is_none()
             && let Err(error) = leader::checkpoint_now(self).await
         {

@@ -9,6 +9,7 @@ pub mod codec;
 mod disk;
 pub mod files;
 mod forward;
+mod gather;
 mod identity;
 mod inner;
 pub mod leader;

@@ -115,12 +115,20 @@ impl Inner {
             done.call(outcome(result));
         });
         let payload = Payload { time: self.shared.clock.stamp(), command };
-        // The channel is larger than the bound on pending proposals, so this never has to wait. Unconstrained, because
-        // a task that has used up its cooperative budget would see a full channel where there is none.
-        let sent =
-            tokio::task::unconstrained(self.raft.client_write_ff(payload, Some(respond))).now_or_never();
-        if !matches!(sent, Some(Ok(()))) {
-            self.failed.fetch_add(1, Ordering::Relaxed);
+        self.proposals.put((payload, respond));
+    }
+
+    /// Hand over what was submitted to Raft, for ever: what comes together is one write of the log.
+    pub async fn hand_over(&self) {
+        loop {
+            for (payload, respond) in self.proposals.next().await {
+                // The channel is larger than the bound on pending proposals, so this never has to wait. Unconstrained,
+                // because a task that has used up its cooperative budget would see a full channel where there is none.
+                let write = self.raft.client_write_ff(payload, Some(respond));
+                if !matches!(tokio::task::unconstrained(write).now_or_never(), Some(Ok(()))) {
+                    self.failed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
         }
     }
 
@@ -200,6 +208,9 @@ fn outcome(result: WriteResult) -> Result<Reply, Circumstance> {
         Err(_) => Err(Circumstance::Lost),
     }
 }
+
+/// What goes into the log, and who hears of it.
+pub type Proposal = (Payload, Respond<WriteResult>);
 
 /// One proposal counted as pending until dropped.
 struct Pending {

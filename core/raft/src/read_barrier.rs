@@ -3,9 +3,11 @@
 //! A read that arrives while a round is under way waits for the next one: only a round that *began* after the read
 //! arrived proves anything about it. On a follower the round is one question to the leader.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
+
+use crate::gather::Gather;
 
 /// What a round answers: the log index to have applied before reading.
 pub type Round<E> = Result<u64, E>;
@@ -15,14 +17,13 @@ type Done<E> = Box<dyn FnOnce(Round<E>) + Send>;
 
 /// Reads waiting for the next round.
 pub struct ReadBarrier<E> {
-    waiting: Mutex<Vec<Done<E>>>,
-    arrived: Notify,
+    waiting: Gather<Done<E>>,
 }
 
 impl<E: Clone + Send + 'static> ReadBarrier<E> {
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { waiting: Mutex::default(), arrived: Notify::new() })
+        Arc::new(Self { waiting: Gather::default() })
     }
 
     /// Join the next round. `None` if the node is gone.
@@ -36,21 +37,13 @@ impl<E: Clone + Send + 'static> ReadBarrier<E> {
 
     /// As [`ReadBarrier::join`], with a callback: run on the task that serves the rounds, so short.
     pub fn enqueue(&self, done: impl FnOnce(Round<E>) + Send + 'static) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push(Box::new(done));
-        if waiting.len() == 1 {
-            self.arrived.notify_one();
-        }
+        self.waiting.put(Box::new(done));
     }
 
     /// Run rounds, one after the other, for ever: `ask` finds out the index for everybody who waited when it began.
     pub async fn serve<F: Future<Output = Round<E>>>(&self, ask: impl Fn() -> F) {
         loop {
-            let batch = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-            if batch.is_empty() {
-                self.arrived.notified().await;
-                continue;
-            }
+            let batch = self.waiting.next().await;
             let round = ask().await;
             for read in batch {
                 read(round.clone());
@@ -62,6 +55,8 @@ impl<E: Clone + Send + 'static> ReadBarrier<E> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tokio::sync::Notify;
 
     use super::*;
 

@@ -3,14 +3,14 @@
 //! A deposed leader that has not noticed yet cannot get through the round, so it never acknowledges a renewal that its
 //! successor does not count: the successor gives every session its full time when it takes over, which is later.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coracle_store::{Millis, SessionId};
-use tokio::sync::Notify;
 
 use super::deadlines::Renewal;
 use crate::forward::{Answer, Failure};
+use crate::gather::Gather;
 use crate::inner::Inner;
 
 /// How soon to look again at a session whose expiry is being decided.
@@ -19,43 +19,26 @@ const EXPIRING_PAUSE: Duration = Duration::from_millis(20);
 const APPLY: Duration = Duration::from_secs(5);
 
 /// Renewals waiting for the next round.
-#[derive(Default)]
-pub struct Renewals {
-    waiting: Mutex<Vec<Waiting>>,
-    arrived: Notify,
-}
+pub type Renewals = Gather<Waiting>;
 
-struct Waiting {
+pub struct Waiting {
     session: SessionId,
     arrival: Instant,
     deadline: Instant,
     done: Box<dyn FnOnce(Answer) + Send>,
 }
 
-impl Renewals {
+impl Gather<Waiting> {
     /// Renew a session as of now; `done` hears [`Answer::Renewed`], [`Answer::SessionExpired`] or [`Answer::Failed`].
     pub fn enqueue(&self, session: SessionId, deadline: Instant, done: impl FnOnce(Answer) + Send + 'static) {
         self.put(Waiting { session, arrival: Instant::now(), deadline, done: Box::new(done) });
-    }
-
-    fn put(&self, renewal: Waiting) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push(renewal);
-        if waiting.len() == 1 {
-            self.arrived.notify_one();
-        }
     }
 }
 
 /// Serve rounds until the node stops.
 pub async fn run(node: Arc<Inner>) {
     loop {
-        let batch =
-            std::mem::take(&mut *node.renewals.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        if batch.is_empty() {
-            node.renewals.arrived.notified().await;
-            continue;
-        }
+        let batch = node.renewals.next().await;
         if confirm(&node).await {
             settle(&node, batch);
         } else {

@@ -151,6 +151,18 @@ impl Peers {
         Answer(receiver)
     }
 
+    /// Say something that wants no answer. False: there is no open connection to say it on. True promises nothing.
+    pub(super) fn tell(
+        &self,
+        to: NodeId,
+        class: Class,
+        kind: Kind,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
+        let link = read(&self.0.known).members.get(&to).map(|peer| peer.link(class).clone());
+        link.is_some_and(|link| link.tell(kind, encode))
+    }
+
     fn call(
         &self,
         to: NodeId,

@@ -81,6 +81,19 @@ impl Link {
         self.wake.notify_one();
     }
 
+    /// Queue a frame that wants no answer; false if the connection is not open.
+    pub fn tell(&self, kind: Kind, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let mut state = lock(&self.state);
+        let open = matches!(state.phase, Phase::Open(_)) && state.admit(Instant::now()).is_ok();
+        if !open || put_frame(&mut state.buffer, kind, 0, encode).is_err() {
+            return false;
+        }
+        drop(state);
+        self.counters.queued();
+        self.wake.notify_one();
+        true
+    }
+
     /// From now on dial another address.
     pub fn redirect(&self, address: &Arc<str>) {
         let mut state = lock(&self.state);
@@ -147,7 +160,7 @@ impl Link {
         tokio::select! {
             biased;
             error = self.read(&mut reader, &dial.local) => error,
-            end = drain(&mut writer, &self.wake, take) => match end {
+            end = drain(&mut writer, &self.wake, || lock(&self.state).buffer.len(), take) => match end {
                 Ok(()) => unreachable(&io::ErrorKind::BrokenPipe.into()),
                 Err(e) => unreachable(&e),
             },

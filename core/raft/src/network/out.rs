@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::counters::Counters;
 use super::wire::{Kind, put_frame};
+use crate::gather::company;
 
 /// A listener reads no further requests while so many bytes of answers wait to be written.
 const FULL: usize = 8 << 20;
@@ -23,10 +24,11 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Write whatever `take` swaps into the empty buffer it is given, until it says that the connection is closed.
-/// Everything that gathered while one write was under way goes out in the next.
+/// Everything that gathered while one write was under way goes out in the next; `waiting` says how much that is.
 pub async fn drain(
     writer: &mut (impl AsyncWrite + Unpin),
     wake: &Notify,
+    waiting: impl Fn() -> usize,
     mut take: impl FnMut(&mut Vec<u8>) -> bool,
 ) -> io::Result<()> {
     let mut batch = Vec::new();
@@ -35,6 +37,7 @@ pub async fn drain(
         if batch.capacity() > KEEP {
             batch = Vec::new();
         }
+        company(&waiting).await;
         let open = take(&mut batch);
         if !batch.is_empty() {
             let write = async {
@@ -109,7 +112,7 @@ impl Out {
             }
             !state.closed
         };
-        drain(writer, &self.wake, take).await
+        drain(writer, &self.wake, || lock(&self.state).buffer.len(), take).await
     }
 
     /// Wait until the peer has taken enough of its answers to be asked for more.

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use futures::future::{Either, ready};
 use futures::stream::{self, Stream, StreamExt};
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
@@ -128,6 +129,10 @@ impl<S: Outgoing> Connection<S> {
         self.call(call, patience, &|out| m::put_append(out, request), m::append_response)
     }
 
+    fn tell(&self, request: &AppendEntriesRequest<Types>) -> bool {
+        self.peers.tell(self.target, Class::Append, Kind::Commit, |out| m::put_append(out, request))
+    }
+
     fn control<T>(
         &self,
         (kind, action): (Kind, RPCTypes),
@@ -177,11 +182,18 @@ impl<S: Outgoing> RaftNetworkV2<Types> for Connection<S> {
         I: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         let this = &*self;
+        let mut first = true;
         let answers = input
             .map(move |request| {
                 let span = span(&request);
+                // What an append without entries claims has been asked before in this stream, and those answers come
+                // first. A commit that is lost on the way comes again with the next append or heartbeat.
+                let opens = std::mem::take(&mut first);
+                if request.entries.is_empty() && !opens && this.tell(&request) {
+                    return Either::Left(ready(judge(span, Ok(AppendEntriesResponse::Success))));
+                }
                 let response = this.append(&request, &option);
-                async move { judge(span, response.await) }
+                Either::Right(async move { judge(span, response.await) })
             })
             .buffered(PIPELINE);
         let until_failed = stream::unfold(Some(Box::pin(answers)), async |answers| {

@@ -252,6 +252,10 @@ impl<S: Service> Shared<S> {
         }
         Ok(Some(match kind {
             Kind::Append => reply(out, id, raft.append_entries(m::append(&body)?), m::put_append_response),
+            Kind::Commit => {
+                let told = raft.append_entries(m::append(&body)?);
+                Box::pin(async move { drop(told.await) })
+            }
             Kind::Vote => reply(out, id, raft.vote(m::vote_request(&body)?), m::put_vote_response),
             Kind::PreVote => reply(out, id, raft.pre_vote(m::vote_request(&body)?), m::put_vote_response),
             Kind::Transfer => {

@@ -30,6 +30,8 @@ pub enum Kind {
     Ping,
     Pong,
     Append,
+    /// An append without entries that wants no answer: what is committed.
+    Commit,
     Vote,
     PreVote,
     Transfer,
@@ -43,13 +45,14 @@ pub enum Kind {
     Failed,
 }
 
-const KINDS: [(u8, Kind); 15] = [
+const KINDS: [(u8, Kind); 16] = [
     (1, Kind::Hello),
     (2, Kind::Reject),
     (3, Kind::Again),
     (4, Kind::Ping),
     (5, Kind::Pong),
     (16, Kind::Append),
+    (24, Kind::Commit),
     (17, Kind::Vote),
     (18, Kind::PreVote),
     (19, Kind::Transfer),

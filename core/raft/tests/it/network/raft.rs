@@ -84,6 +84,36 @@ async fn appends_are_pipelined_and_answered_in_order() {
     assert_eq!(prevs(&pair), (1..=50).collect::<Vec<_>>());
 }
 
+/// Nothing but what is committed, after `prev`.
+fn commit(prev: u64) -> AppendEntriesRequest<Types> {
+    AppendEntriesRequest { entries: Vec::new(), ..request(prev) }
+}
+
+#[tokio::test]
+async fn what_is_committed_is_told_and_not_asked() {
+    let pair = pair().await;
+    let mut client = append_client(&pair).await;
+    // The peer answers the first, and would never answer the second.
+    pair.node.raft.released.send_replace(1);
+    client.append_entries(request(1), option()).await.expect("a connection that is open");
+    let input = futures::stream::iter([request(1), commit(2)]);
+    let answers: Vec<_> = client.stream_append(input, option()).await.unwrap().collect().await;
+    assert_eq!(answers, [Ok(Ok(Some(log_id(2)))), Ok(Ok(Some(log_id(2))))]);
+    pair.node.until(|_| prevs(&pair) == [1, 1, 2]).await;
+}
+
+#[tokio::test]
+async fn a_claim_is_asked_before_it_is_told() {
+    let pair = pair().await;
+    let mut client = append_client(&pair).await;
+    *pair.node.raft.answer.lock().unwrap() = Arc::new(Box::new(|_| AppendEntriesResponse::Conflict));
+    for input in [vec![commit(3)], vec![request(3), commit(4)]] {
+        let input = futures::stream::iter(input);
+        let answers: Vec<_> = client.stream_append(input, option()).await.unwrap().collect().await;
+        assert_eq!(answers, [Ok(Err(StreamAppendError::Conflict(log_id(3))))]);
+    }
+}
+
 #[tokio::test]
 async fn a_stream_stops_at_the_first_bad_answer() {
     type Answers = Box<dyn Fn(u64) -> AppendEntriesResponse<Types> + Send + Sync>;

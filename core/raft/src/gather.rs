@@ -1,0 +1,116 @@
+//! What comes in the same moment, taken together.
+//!
+//! A node that is busy has more to do with each turn of its runtime; what it gathers then costs one write, one system
+//! call, one wake-up instead of many. A node that is idle waits for nobody. Lock + release at 64 clients over three nodes:
+//! a tenth less processor.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+
+/// How often others may add something before it is taken all the same.
+const TURNS: usize = 8;
+
+/// Things that wait for one task to take all of them.
+pub struct Gather<T> {
+    waiting: Mutex<Vec<T>>,
+    arrived: Notify,
+}
+
+impl<T> Gather<T> {
+    pub fn put(&self, thing: T) {
+        let mut waiting = self.waiting();
+        waiting.push(thing);
+        if waiting.len() == 1 {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Wait for something, and for whatever comes with it; in the order in which it came.
+    pub async fn next(&self) -> Vec<T> {
+        loop {
+            company(|| self.waiting().len()).await;
+            let together = self.take();
+            if !together.is_empty() {
+                return together;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    /// All of them, or none.
+    pub fn take(&self) -> Vec<T> {
+        std::mem::take(&mut *self.waiting())
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<T>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Default for Gather<T> {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), arrived: Notify::new() }
+    }
+}
+
+/// Let everything run that is ready to, as long as that adds to what is counted.
+pub async fn company(count: impl Fn() -> usize) {
+    let mut seen = count();
+    for _ in 0..TURNS {
+        if seen == 0 {
+            return;
+        }
+        yield_now().await;
+        let now = count();
+        if now == seen {
+            return;
+        }
+        seen = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_others_are_about_to_add_comes_along() {
+        let gather = Arc::new(Gather::default());
+        let taker = tokio::spawn({
+            let gather = gather.clone();
+            async move { gather.next().await }
+        });
+        put_and_go_on(gather, 0);
+        assert_eq!(taker.await.unwrap(), [0, 1, 2, 3]);
+    }
+
+    /// Each puts one number, and makes the next one ready to.
+    fn put_and_go_on(gather: Arc<Gather<u32>>, number: u32) {
+        tokio::spawn(async move {
+            gather.put(number);
+            if number < 3 {
+                put_and_go_on(gather, number + 1);
+            }
+        });
+    }
+
+    #[tokio::test]
+    async fn nobody_holds_it_up_for_ever() {
+        let gather = Arc::new(Gather::default());
+        let endless = tokio::spawn({
+            let gather = gather.clone();
+            async move {
+                loop {
+                    gather.put(());
+                    yield_now().await;
+                }
+            }
+        });
+        assert!(gather.next().await.len() <= TURNS + 2);
+        endless.abort();
+    }
+}
