@@ -103,7 +103,12 @@ impl Metrics {
         counter("sessions_expired", "Sessions this node has expired as leader", figures.sessions_expired);
         counter("wal_entries", "Entries written to the log", figures.wal.entries());
         counter("wal_written_bytes", "Bytes written to the log", figures.wal.bytes());
+        counter("wal_segments", "Files of the log begun behind a full one", figures.wal.segments());
         counter("checkpoints", "Checkpoints written", figures.checkpoint.written.load(Ordering::Relaxed));
+        let [spooled, installed] = [&figures.snapshots.spooled, &figures.snapshots.installed]
+            .map(|count| count.load(Ordering::Relaxed));
+        counter("snapshots_spooled", "Snapshots made for members that were away for too long", spooled);
+        counter("snapshots_installed", "Snapshots received and installed", installed);
         let pending = figures.pending;
         let _ = writeln!(
             text,

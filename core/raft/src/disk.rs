@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use coracle_store::{Delta, Loader, Program, Store};
 
 use crate::checkpoint::{self, Checkpoint, Checkpointer, Position};
 use crate::network;
+use crate::priority;
 use crate::snapshot::{self, Spool};
 use crate::types::{LogId, SnapshotMeta};
 
@@ -18,6 +20,16 @@ pub struct Disk {
     spool: Spool,
     thread: Mutex<Option<Checkpointer>>,
     program: fn() -> Box<dyn Program>,
+    pub figures: Arc<SnapshotFigures>,
+}
+
+/// Counters of snapshots since the start.
+#[derive(Debug, Default)]
+pub struct SnapshotFigures {
+    /// Made for peers that lack log we no longer have.
+    pub spooled: AtomicU64,
+    /// Received, and put in place of everything here.
+    pub installed: AtomicU64,
 }
 
 impl Disk {
@@ -48,7 +60,8 @@ impl Disk {
         let spool = Spool::open(&data.join("snapshots")).map_err(|error| error.to_string())?;
         let checkpoint = Arc::new(checkpoint);
         let thread = Checkpointer::start(checkpoint.clone()).map_err(|error| error.to_string())?;
-        Ok((Arc::new(Self { checkpoint, spool, thread: Mutex::new(Some(thread)), program }), store, position))
+        let (thread, figures) = (Mutex::new(Some(thread)), Arc::default());
+        Ok((Arc::new(Self { checkpoint, spool, thread, program, figures }), store, position))
     }
 
     /// Write what changed. Answers when it is durable, with the log id it reaches.
@@ -99,6 +112,7 @@ impl Disk {
                 .map_err(io::Error::other)?;
         let store = loader.finish().map_err(io::Error::other)?;
         let position = staged.commit().map_err(io::Error::other)?;
+        self.figures.installed.fetch_add(1, Ordering::Relaxed);
         Ok((store, position))
     }
 
@@ -134,16 +148,22 @@ pub struct Lazy {
     spooled: OnceLock<Result<snapshot::SnapshotData, String>>,
 }
 
+impl Lazy {
+    fn spool(&self) -> Result<snapshot::SnapshotData, String> {
+        let disk = &self.disk;
+        let build = || disk.spool.build(&disk.checkpoint, None);
+        let file = priority::in_background("spool", build).map_err(|error| error.to_string())?;
+        disk.figures.spooled.fetch_add(1, Ordering::Relaxed);
+        file.map_err(|error| error.to_string())
+    }
+}
+
 impl SnapshotData {
     /// The file, spooled now if need be. Blocks.
     fn file(&self) -> io::Result<snapshot::SnapshotData> {
         match self {
             Self::Received(file) => Ok(file.clone()),
-            Self::Lazy(lazy) => {
-                let build =
-                    || lazy.disk.spool.build(&lazy.disk.checkpoint, None).map_err(|error| error.to_string());
-                lazy.spooled.get_or_init(build).clone().map_err(io::Error::other)
-            }
+            Self::Lazy(lazy) => lazy.spooled.get_or_init(|| lazy.spool()).clone().map_err(io::Error::other),
         }
     }
 

@@ -285,6 +285,7 @@ impl Inner {
         Figures {
             wal: self.wal.stats(),
             checkpoint: self.checkpoint_figures.clone(),
+            snapshots: self.disk.figures.clone(),
             proposed: self.proposed.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
             pending: self.pending.load(Ordering::Relaxed) as u64,

@@ -19,6 +19,7 @@ pub mod network;
 pub mod node;
 mod opening;
 mod peers;
+mod priority;
 mod progress;
 mod propose;
 mod read_barrier;

@@ -338,6 +338,7 @@ impl Node {
 pub struct Figures {
     pub wal: Arc<crate::wal::WalStats>,
     pub checkpoint: Arc<crate::leader::CheckpointFigures>,
+    pub snapshots: Arc<crate::disk::SnapshotFigures>,
     /// Proposals taken, refused or failed, and waiting now.
     pub proposed: u64,
     pub failed: u64,

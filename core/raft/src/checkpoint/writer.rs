@@ -9,6 +9,7 @@ use std::time::Duration;
 use coracle_store::checkpoint::Row;
 
 use super::{Checkpoint, Error, Position};
+use crate::priority;
 use crate::types::LogId;
 
 /// How long to wait before a write that found the disk full is tried again.
@@ -90,6 +91,8 @@ impl Checkpointer {
 }
 
 fn run(checkpoint: &Checkpoint, queue: &mpsc::Receiver<Job>, shared: &Shared) {
+    // On a busy machine a checkpoint takes longer, instead of everybody else.
+    priority::give_way();
     let mut failed = false;
     for job in queue {
         let result = if failed {

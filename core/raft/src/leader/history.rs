@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coracle_store::{Action, Command, Principal, Revision, Settings, Store, Timestamp, limits};
+use coracle_store::{Action, Command, Principal, Revision, Settings, Store, Timestamp};
 
 use crate::inner::Inner;
 
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(100);
+/// Changes forgotten by one entry: everything waits while an entry is applied, and this many take a fraction of a
+/// millisecond. Far below the bound of an entry ([`coracle_store::limits::COMPACT_SLICE`]), which is a rule of the store.
+const SLICE: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub async fn run(node: Arc<Inner>) {
@@ -51,7 +54,7 @@ fn compact(store: &Store, now: Timestamp) -> Option<Action> {
     let mut over_count = (size.changes as u64).saturating_sub(settings.history_count);
     let mut over_bytes = (size.bytes as u64).saturating_sub(settings.history_bytes);
     let mut upto: Option<Revision> = None;
-    for change in store.changes_after(store.compact_revision()).ok()?.take(limits::COMPACT_SLICE) {
+    for change in store.changes_after(store.compact_revision()).ok()?.take(SLICE) {
         if over_count == 0 && over_bytes == 0 && change.time.0 >= horizon {
             break;
         }

@@ -46,6 +46,7 @@ pub struct WalStats {
     pub batch_records: Histogram,
     entries: AtomicU64,
     bytes: AtomicU64,
+    segments: AtomicU64,
     recycled: AtomicU64,
 }
 
@@ -60,6 +61,10 @@ impl WalStats {
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
+    pub(super) fn began_segment(&self) {
+        self.segments.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn recycled(&self) {
         self.recycled.fetch_add(1, Relaxed);
     }
@@ -72,6 +77,11 @@ impl WalStats {
     /// Bytes of records written.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
+    }
+
+    /// Segments begun behind a full one.
+    pub fn segments(&self) -> u64 {
+        self.segments.load(Relaxed)
     }
 
     /// Segment files used again after a purge.

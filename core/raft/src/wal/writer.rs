@@ -242,6 +242,7 @@ impl Writer {
         self.filled = filled.max(HEADER);
         self.shared.lock().index.push(segment.clone(), HEADER);
         self.segment = segment;
+        self.shared.stats.began_segment();
         Ok(())
     }
 
