@@ -19,6 +19,7 @@ mod locks;
 mod locks_line;
 mod many;
 mod membership;
+mod overload;
 mod pause;
 mod queues;
 mod queues_crash;

@@ -49,6 +49,9 @@ impl Service {
             response = sound(&id, pending).await;
         }
         if let Some(Carried(problem)) = response.extensions_mut().remove::<Carried>() {
+            if problem.code == Code::Overloaded {
+                edge.hold_back().await;
+            }
             response = written(&edge, *problem, &id);
         }
         if method == Method::HEAD {
@@ -189,7 +192,8 @@ fn written(edge: &Edge, mut problem: Problem, id: &RequestId) -> Response {
     if problem.revision.is_none() {
         problem.revision = Some(edge.node.read(Store::revision).0);
     }
-    if problem.status >= 500 {
+    // Refusals for overload are counted and not told one by one: that would be work, when there is too much of it.
+    if problem.status >= 500 && problem.code != Code::Overloaded {
         tracing::warn!(request = %id, code = problem.code.as_str(), detail = ?problem.detail, "request failed");
     }
     let mut body = Vec::with_capacity(512);
