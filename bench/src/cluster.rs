@@ -123,7 +123,7 @@ impl Program {
             cluster.nodes.push(Node { process, host: format!("127.0.0.1:{client}"), log });
         }
         cluster
-            .wait_until_serving()
+            .wait_until_serving(0)
             .await
             .with_context(|| format!("start {} nodes of {}", nodes, self.title))?;
         Ok(cluster)
@@ -139,10 +139,58 @@ impl Cluster {
         self.nodes.iter().map(|node| node.process.id()).collect()
     }
 
-    async fn wait_until_serving(&mut self) -> Result<()> {
+    /// Starts one more node of Coracle with an empty directory, which the cluster admits, and waits until it serves.
+    pub async fn join(&mut self, program: &Program, directory: &Path) -> Result<String> {
+        let member = self.nodes.len();
+        let name = format!("n{}", member + 1);
+        let (data, log) = (directory.join(&name), directory.join(format!("{name}.log")));
+        fs::create_dir_all(&data)?;
+        let output = File::create(&log)?;
+        let ports = free_ports(2)?;
+        let mut command = Command::new(&program.path);
+        coracle_arguments(&mut command, &name, &data, ports[0], &ports[1..], 0);
+        command.arg("--join").arg(format!("http://{}", self.nodes[0].host)).args(&program.arguments);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let process = command.spawn().with_context(|| format!("start {}", program.path.display()))?;
+        let host = format!("127.0.0.1:{}", ports[0]);
+        self.nodes.push(Node { process, host: host.clone(), log });
+        self.wait_until_serving(member).await.context("join a node")?;
+        Ok(host)
+    }
+
+    /// Removes the member that was admitted last, and stops it.
+    pub async fn dismiss_last(&mut self) -> Result<()> {
+        let Some(last) = self.nodes.pop() else { return Ok(()) };
+        let stopped = Self { kind: self.kind, nodes: vec![last] };
+        let mut connection = Connection::dial(&self.nodes[0].host).await?;
+        let mut call = async |method, path: &str| -> Result<serde_json::Value> {
+            let request =
+                Request { method, path: format_args!("{path}"), headers: format_args!(""), body: b"" };
+            let response = connection.call(request).await?;
+            anyhow::ensure!(response.status == 200, "{method} {path} answers {}", response.status);
+            Ok(serde_json::from_slice(response.body)?)
+        };
+        let name = format!("n{}", self.nodes.len() + 1);
+        let members = call("GET", "/v1/members").await?;
+        let member = members["items"].as_array().into_iter().flatten().find(|member| member["name"] == name);
+        let id = member.and_then(|member| member["id"].as_str()).context("the new member is not listed")?;
+        call("DELETE", &format!("/v1/members/{id}")).await?;
+        drop(stopped);
+        Ok(())
+    }
+
+    /// Sends a signal to one node.
+    pub fn signal(&self, number: usize, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.nodes[number].process.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("no process")?, signal)?;
+        Ok(())
+    }
+
+    /// Waits for the nodes from this one on.
+    async fn wait_until_serving(&mut self, first: usize) -> Result<()> {
         let deadline = Instant::now() + START_TIME_MAX;
         let (kind, of) = (self.kind, self.nodes.len());
-        for node in &mut self.nodes {
+        for node in &mut self.nodes[first..] {
             loop {
                 let failure = match serves(kind, &node.host, of).await {
                     Ok(()) => break,

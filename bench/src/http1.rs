@@ -28,7 +28,18 @@ pub struct Request<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Response<'a> {
     pub status: u16,
+    head: &'a [u8],
     pub body: &'a [u8],
+}
+
+impl Response<'_> {
+    /// Whether a header of this name, in lower case, is there.
+    pub fn has_header(&self, name: &[u8]) -> bool {
+        self.head
+            .split(|&byte| byte == b'\n')
+            .skip(1)
+            .any(|line| line.get(name.len()) == Some(&b':') && line[..name.len()].eq_ignore_ascii_case(name))
+    }
 }
 
 /// Where a response lies in the bytes received so far.
@@ -105,7 +116,8 @@ impl Connection {
             );
         }
         ensure!(self.incoming.len() == whole, "bytes after the answer count={}", self.incoming.len() - whole);
-        Ok(Response { status: head.status, body: &self.incoming[head.head..] })
+        let (lines, body) = self.incoming.split_at(head.head);
+        Ok(Response { status: head.status, head: lines, body })
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Tally {
     pub errors: BTreeMap<String, u64>,
 }
 
-const LATENCY_US_MAX: u64 = 120_000_000;
+pub const LATENCY_US_MAX: u64 = 120_000_000;
 /// How long operations under way at the end may take; the wait for a contended lock is the longest.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// How long clients may take to give back what the service keeps for them.
@@ -205,13 +205,13 @@ impl Scene {
 }
 
 /// When a client of the open loop has to begin its next operation, whether or not the last one was quick.
-struct Pace {
+pub struct Pace {
     due: Instant,
     interval: Duration,
 }
 
 impl Pace {
-    fn new(begun: Instant, rate: f64, clients: usize, number: usize) -> Self {
+    pub fn new(begun: Instant, rate: f64, clients: usize, number: usize) -> Self {
         let between = Duration::from_secs_f64(1.0 / rate);
         let clients = u32::try_from(clients).unwrap_or(u32::MAX);
         let number = u32::try_from(number).unwrap_or(u32::MAX);
@@ -220,7 +220,7 @@ impl Pace {
 
     /// Waits until the operation is due and returns the moment from which its latency counts: when it was due if the
     /// client is late (so that waiting behind a slow answer counts), else now (the timer's own millisecond does not).
-    async fn next(&mut self) -> Instant {
+    pub async fn next(&mut self) -> Instant {
         let due = self.due;
         self.due += self.interval;
         if Instant::now() >= due {

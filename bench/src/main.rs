@@ -11,12 +11,15 @@ mod http1;
 mod load;
 mod measure;
 mod nats;
+mod observed;
+mod overload;
 mod peers;
 mod processes;
 mod protobuf;
 mod record;
 mod service;
 mod table;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod workload;
@@ -52,6 +55,10 @@ enum Command {
     Run(Run),
     /// Start clusters on this machine and measure them in turn, A B A B
     Compare(Compare),
+    /// The tail of latency at half the peak, during checkpoints, snapshots, compaction, and with a follower that stands still
+    Tail(tail::Tail),
+    /// Ten times the peak: what is still done, refused, and kept
+    Overload(overload::Overload),
     /// Print records (JSON lines) as a Markdown table
     Table {
         file: PathBuf,
@@ -228,6 +235,8 @@ async fn obey(command: Command) -> Result<()> {
             programs.insert(0, ours);
             run_clusters(&programs, &compare.load, &compare.programs, compare.pairs).await
         }
+        Command::Tail(options) => tail::run(options).await,
+        Command::Overload(options) => overload::run(options).await,
         Command::Table { file, into } => print_table(&file, into.as_deref()),
         Command::FetchPeers { cache } => {
             println!("{}", peers::fetch(&cache.unwrap_or_else(peers::cache))?.display());
@@ -256,9 +265,7 @@ async fn run_clusters(
     pairs: u32,
 ) -> Result<()> {
     ensure!(options.nodes > 0, "a cluster needs a node");
-    let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let mut directory = tempfile::Builder::new().prefix("coracle-bench-").tempdir_in(&parent)?;
-    directory.disable_cleanup(options.keep);
+    let directory = options.directory()?;
     let (threads, stages) = (load.threads, load.stages(options.nodes)?);
     let campaign = Campaign { pairs, threads, directory: directory.path(), stages };
     let records = alternate(programs, &campaign, load.file()?).await?;
@@ -337,6 +344,14 @@ impl LoadOptions {
 }
 
 impl ProgramOptions {
+    /// Where the clusters' data go.
+    fn directory(&self) -> Result<tempfile::TempDir> {
+        let parent = self.dir.clone().unwrap_or_else(std::env::temp_dir);
+        let mut directory = tempfile::Builder::new().prefix("coracle-bench-").tempdir_in(&parent)?;
+        directory.disable_cleanup(self.keep);
+        Ok(directory)
+    }
+
     fn program(&self, service: ServiceName, connections: &[Connections]) -> Result<Program> {
         let path = match service {
             ServiceName::Coracle => existing(&self.coracle).context("build it with cargo build --release")?,

@@ -101,6 +101,15 @@ impl Watched {
     }
 }
 
+impl MachineTime {
+    /// Share of the time between that nobody used, in percent.
+    pub fn idle_since(&self, before: &Self) -> f64 {
+        let of = |time: fn(&Self) -> Duration| time(self).saturating_sub(time(before)).as_secs_f64();
+        let used = of(|time| time.busy) + of(|time| time.steal);
+        100.0 * (1.0 - used / of(|time| time.total).max(1e-9))
+    }
+}
+
 impl ThreadCost {
     pub fn total_us(&self) -> f64 {
         self.cpu_us.iter().sum()

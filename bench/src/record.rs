@@ -152,7 +152,7 @@ impl Record {
 }
 
 impl Noise {
-    fn between(before: &Reading, after: &Reading) -> Self {
+    pub fn between(before: &Reading, after: &Reading) -> Self {
         let total = after.machine.total.saturating_sub(before.machine.total).as_secs_f64().max(1e-9);
         let share = |spent: f64| (spent / total * 1000.0).round().max(0.0) / 10.0;
         let busy = after.machine.busy.saturating_sub(before.machine.busy).as_secs_f64();

@@ -3,6 +3,7 @@
 mod clusters;
 mod fake;
 mod formats;
+mod happenings;
 mod loads;
 mod others;
 mod tables;
