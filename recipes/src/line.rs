@@ -233,7 +233,7 @@ impl<T: Terms> Line<T> {
         end: Option<&Key>,
     ) -> impl DoubleEndedIterator<Item = (&'a Key, Waiter<T>)> + use<'a, T> {
         let end = end.cloned().or_else(|| Key::after_prefix(&self.part(WAIT)));
-        let span = view.span(start.as_bytes(), end.as_ref().map(Key::as_bytes));
+        let span = view.span(start, end.as_ref());
         span.map(|(key, record)| (key, decoded(&record.value)))
     }
 

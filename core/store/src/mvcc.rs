@@ -51,14 +51,9 @@ impl Keys {
         self.records.iter()
     }
 
-    /// Keys from `start` to before `end`, never leaving the family of `start`.
-    pub fn span(&self, start: &[u8], end: Option<&[u8]>) -> btree_map::Range<'_, Key, Arc<Record>> {
-        span(&self.records, start, end)
-    }
-
-    /// Keys that start with `prefix`, family byte first.
-    pub fn under(&self, prefix: &[u8]) -> btree_map::Range<'_, Key, Arc<Record>> {
-        under(&self.records, prefix)
+    /// Keys of a range.
+    pub fn range(&self, bounds: Bounds) -> btree_map::Range<'_, Key, Arc<Record>> {
+        self.records.range(bounds)
     }
 
     /// Set or remove a key and answer what it was.
@@ -88,31 +83,23 @@ pub(crate) fn size(key: &Key, value_bytes: usize) -> u64 {
     (key.as_bytes().len() + value_bytes + KEY_OVERHEAD) as u64
 }
 
-/// Entries of a map by key from `start` to before `end`, never leaving the family of `start`; `None` is its end.
-pub(crate) fn span<'a, V>(
-    map: &'a BTreeMap<Key, V>,
-    start: &[u8],
-    end: Option<&[u8]>,
-) -> btree_map::Range<'a, Key, V> {
-    let family_end = start.first().and_then(|family| family.checked_add(1)).map(|next| [next]);
-    let family_end = family_end.as_ref().map(<[u8; 1]>::as_slice);
-    let end = match (end, family_end) {
+/// Bounds of a range of keys. They are keys, so that a search compares keys and not bytes (see [`Key`]).
+pub(crate) type Bounds = (Bound<Key>, Bound<Key>);
+
+/// The keys from `start` to before `end`, never leaving the family of `start`; `None` is its end.
+pub(crate) fn between(start: &Key, end: Option<&Key>) -> Bounds {
+    let family_end = Key::after_prefix(&[start.family().0]);
+    let end = match (end, &family_end) {
         (Some(end), Some(family_end)) => Some(end.min(family_end)),
-        (end, family_end) => end.or(family_end),
+        (end, family_end) => end.or(family_end.as_ref()),
     };
     // An end before the start is an empty range, not a mistake worth a panic.
-    let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(end.max(start)));
-    map.range::<[u8], _>((Bound::Included(start), end))
+    let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(end.max(start).clone()));
+    (Bound::Included(start.clone()), end)
 }
 
-/// Entries of a map by key that start with `prefix` (family byte first, never empty).
-pub(crate) fn under<'a, V>(map: &'a BTreeMap<Key, V>, prefix: &[u8]) -> btree_map::Range<'a, Key, V> {
-    prefix_bounds(prefix, |bounds| map.range::<[u8], _>(bounds))
-}
-
-/// The bounds of what starts with `prefix`, lent to `read`.
-pub(crate) fn prefix_bounds<T>(prefix: &[u8], read: impl FnOnce((Bound<&[u8]>, Bound<&[u8]>)) -> T) -> T {
-    let after = Key::after_prefix(prefix);
-    let end = after.as_ref().map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_bytes()));
-    read((Bound::Included(prefix), end))
+/// The keys that start with `prefix`, family byte first; all of them without one.
+pub(crate) fn under(prefix: Option<Key>) -> Bounds {
+    let after = prefix.as_ref().and_then(|prefix| Key::after_prefix(prefix.as_bytes()));
+    (prefix.map_or(Bound::Unbounded, Bound::Included), after.map_or(Bound::Unbounded, Bound::Excluded))
 }

@@ -75,7 +75,7 @@ impl Entry<'_> {
 
     fn delete_range(&mut self, range: &DeleteRange) -> Result<Outcome, Refusal> {
         check_family(&range.start)?;
-        let span = self.txn.state.keys.span(range.start.as_bytes(), range.end.as_ref().map(Key::as_bytes));
+        let span = self.txn.state.keys.range(mvcc::between(&range.start, range.end.as_ref()));
         let mut keys: Vec<Key> = span.map(|(key, _)| key).take(DELETE_SLICE + 1).cloned().collect();
         let more = keys.len() > DELETE_SLICE;
         keys.truncate(DELETE_SLICE);

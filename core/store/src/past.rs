@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::collections::btree_map;
 use std::sync::Arc;
 
-use crate::history::{History, Touches};
+use crate::history::{End, History, Touched};
 use crate::ids::{Key, Revision, SessionId};
 use crate::record::Record;
 use crate::store::State;
@@ -15,43 +15,38 @@ use crate::store::State;
 /// Keys of a range at a revision, in order from both ends.
 pub(crate) struct Past<'a> {
     history: &'a History,
-    at: Revision,
     now: btree_map::Range<'a, Key, Arc<Record>>,
-    touched: btree_map::Range<'a, Key, Touches>,
-}
-
-#[derive(Clone, Copy)]
-enum End {
-    Front,
-    Back,
+    touched: Touched<'a>,
 }
 
 impl<'a> Past<'a> {
     pub fn new(
         history: &'a History,
-        at: Revision,
+        touched: Touched<'a>,
         now: btree_map::Range<'a, Key, Arc<Record>>,
-        touched: btree_map::Range<'a, Key, Touches>,
     ) -> Self {
-        Self { history, at, now, touched }
+        Self { history, now, touched }
     }
 
     fn take(&mut self, end: End) -> Option<(&'a Key, &'a Arc<Record>)> {
         loop {
-            let turn = match (peek(&self.now, end), peek(&self.touched, end)) {
+            let turn = match (peek(&self.now, end), self.touched.peek(end)) {
                 (None, None) => return None,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                (Some((now, _)), Some((then, _))) => match end {
+                (Some((now, _)), Some(then)) => match end {
                     End::Front => now.cmp(then),
                     End::Back => then.cmp(now),
                 },
             };
             let now = if turn.is_le() { pop(&mut self.now, end) } else { None };
-            let then = if turn.is_ge() { pop(&mut self.touched, end) } else { None };
+            let then = if turn.is_ge() { self.touched.pop(end) } else { None };
             let key = now.map(|(key, _)| key).or(then.map(|(key, _)| key))?;
-            let (current, touches) = (now.map(|(_, record)| record), then.map(|(_, touches)| touches));
-            if let Some(record) = self.history.value_at(touches, current, self.at) {
+            let record = match then {
+                Some((_, touch)) => self.history.before(touch),
+                None => now.map(|(_, record)| record),
+            };
+            if let Some(record) = record {
                 return Some((key, record));
             }
         }
@@ -86,14 +81,21 @@ impl DoubleEndedIterator for Past<'_> {
 impl State {
     /// A key as it was.
     pub(crate) fn get_at(&self, key: &Key, at: Revision) -> Option<&Arc<Record>> {
-        self.history.value_at(self.history.touches(key), self.keys.get(key), at)
+        let current = self.keys.get(key);
+        if current.is_some_and(|record| record.mod_revision <= at) {
+            return current;
+        }
+        match self.history.first_touch(key, at) {
+            Some(touch) => self.history.before(touch),
+            None => current,
+        }
     }
 
     /// Keys under a prefix that were attached to a session: among those that still are, and those that left it since.
     pub(crate) fn attached_at(&self, id: SessionId, prefix: &[u8], at: Revision) -> Vec<&Key> {
         let still = self.sessions.attached_under(id, prefix);
         let mut keys: Vec<&Key> =
-            still.chain(self.history.left(id, prefix, at).map(|(key, _)| key)).collect();
+            still.chain(self.history.left(id, prefix, at).map(|(_, event)| &event.key)).collect();
         keys.sort_unstable();
         keys.dedup();
         keys.retain(|key| self.get_at(key, at).is_some_and(|record| record.session == Some(id)));

@@ -21,7 +21,7 @@ impl State {
 
     pub(crate) fn page(&self, range: &Range) -> Result<Page, HistoryError> {
         let view = View::at(self, range.at.unwrap_or(self.revision))?;
-        let span = view.span(range.start.as_bytes(), range.end.as_ref().map(Key::as_bytes));
+        let span = view.span(&range.start, range.end.as_ref());
         Ok(match range.order {
             Order::Ascending => page(span, range.limit, view.revision()),
             Order::Descending => page(span.rev(), range.limit, view.revision()),
@@ -30,7 +30,7 @@ impl State {
 
     pub(crate) fn count(&self, range: &Range) -> Result<usize, HistoryError> {
         let view = View::at(self, range.at.unwrap_or(self.revision))?;
-        Ok(view.span(range.start.as_bytes(), range.end.as_ref().map(Key::as_bytes)).count())
+        Ok(view.span(&range.start, range.end.as_ref()).count())
     }
 }
 

@@ -160,7 +160,7 @@ impl Sessions {
         id: SessionId,
         prefix: &[u8],
     ) -> impl DoubleEndedIterator<Item = &Key> + use<'_> {
-        mvcc::prefix_bounds(prefix, |bounds| self.attached(id).range::<[u8], _>(bounds))
+        self.attached(id).range(mvcc::under(Key::from_bytes(prefix)))
     }
 
     /// Follow a change of one key.

@@ -186,10 +186,10 @@ impl Store {
     pub fn count(&self, range: &Range) -> Result<usize, HistoryError> {
         self.state.count(range)
     }
-    /// Events of one key that history still has, oldest first, with their revision and time.
-    #[must_use]
-    pub fn key_history(&self, key: &Key) -> Vec<(Revision, Timestamp, Event)> {
-        self.state.history.events_of(key)
+    /// Events of one key that history still has, newest first, with their revision and time. Costs a search in each
+    /// block of history that it passes: take no more than is needed.
+    pub fn key_history(&self, key: &Key) -> impl Iterator<Item = (Revision, Timestamp, &Event)> + use<'_> {
+        self.state.history.events_of(key).map(|(change, event)| (change.revision, change.time, event))
     }
     /// The changes after a revision, oldest first, for a watch to resume.
     ///
@@ -212,10 +212,9 @@ impl Store {
     /// How keys left a living session after a revision, as far as history tells, in the order of the keys: the newest
     /// event of each that does not hang on the session now.
     pub fn left(&self, id: SessionId, after: Revision) -> impl Iterator<Item = (Revision, &Event)> {
-        let history = &self.state.history;
         let gone = move |key: &Key| self.get(key).is_none_or(|record| record.session != Some(id));
-        let left = history.left(id, &[], after).filter(move |(key, _)| gone(key));
-        left.filter_map(|(key, at)| history.event_at(key, at).map(|(change, event)| (change.revision, event)))
+        let left = self.state.history.left(id, &[], after);
+        left.map(|(change, event)| (change.revision, event)).filter(move |(_, event)| gone(&event.key))
     }
     /// What changed since the last call, for the checkpoint. The first call on a new store gives everything.
     pub fn take_delta(&mut self) -> Delta {

@@ -62,36 +62,30 @@ impl<'a> View<'a> {
         family: Family,
         prefix: &[u8],
     ) -> impl DoubleEndedIterator<Item = (&'a Key, &'a Arc<Record>)> + use<'a> {
-        let mut bytes = Vec::with_capacity(prefix.len() + 1);
-        bytes.push(family.0);
-        bytes.extend_from_slice(prefix);
-        let State { keys, history, .. } = self.state;
-        match self.at {
-            None => Either::Now(keys.under(&bytes)),
-            Some(at) => {
-                Either::Then(Past::new(history, at, keys.under(&bytes), history.touched_under(&bytes)))
-            }
-        }
-        .inspect(|(_, record)| step(record.value.len()))
+        self.range(mvcc::under(Some(Key::new(family, prefix))))
     }
     /// Keys from `start` (family byte included) to the end of its family, in order.
     #[must_use]
     pub fn seek(self, start: &Key) -> impl DoubleEndedIterator<Item = (&'a Key, &'a Arc<Record>)> + use<'a> {
-        self.span(start.as_bytes(), None)
+        self.span(start, None)
     }
     /// Keys from `start` to before `end`, never leaving the family of `start`, in order.
     #[must_use]
     pub fn span(
         self,
-        start: &[u8],
-        end: Option<&[u8]>,
+        start: &Key,
+        end: Option<&Key>,
+    ) -> impl DoubleEndedIterator<Item = (&'a Key, &'a Arc<Record>)> + use<'a> {
+        self.range(mvcc::between(start, end))
+    }
+    fn range(
+        self,
+        bounds: mvcc::Bounds,
     ) -> impl DoubleEndedIterator<Item = (&'a Key, &'a Arc<Record>)> + use<'a> {
         let State { keys, history, .. } = self.state;
         match self.at {
-            None => Either::Now(keys.span(start, end)),
-            Some(at) => {
-                Either::Then(Past::new(history, at, keys.span(start, end), history.touched(start, end)))
-            }
+            None => Either::Now(keys.range(bounds)),
+            Some(at) => Either::Then(Past::new(history, history.touched(&bounds, at), keys.range(bounds))),
         }
         .inspect(|(_, record)| step(record.value.len()))
     }

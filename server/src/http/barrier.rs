@@ -156,8 +156,8 @@ pub async fn wait(mut call: Call) -> Answer {
     let gate = barrier::gate(&name);
     let opened = |store: &Store| {
         let open = barrier::read(store.view(), &name).is_some_and(|it| it.open);
-        let since = |(revision, _, event): &(Revision, _, _)| *revision > begin && barrier::opened(event);
-        (open || store.key_history(&gate).iter().any(since)).then_some(())
+        let mut since = store.key_history(&gate).take_while(|(revision, ..)| *revision > begin);
+        (open || since.any(|(.., event)| barrier::opened(event))).then_some(())
     };
     let (opened, revision) = call.until(Selection::Key(gate.clone()), wait, opened).await?;
     let body = |open| api::Gate { open, revision: revision.0 };

@@ -106,7 +106,7 @@ pub async fn opened<H: Held>(
 pub fn end_of(edge: &Edge, id: SessionId) -> Option<&'static str> {
     let key = session::key(id);
     let end = edge.node.read(|store| {
-        store.session(id).is_none().then(|| store.key_history(&key).last().map(|it| it.2.cause))
+        store.session(id).is_none().then(|| store.key_history(&key).next().map(|it| it.2.cause))
     })?;
     Some(match end {
         Some(Cause::SessionClosed) => "session_closed",

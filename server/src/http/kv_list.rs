@@ -268,23 +268,25 @@ pub async fn history(mut call: Call, key: Key) -> Answer {
     call.format(&[("json", Format::Json)])?;
     call.query.done()?;
     call.settle(reading).await?;
-    let (revision, compacted, mut versions) =
-        call.edge.node.read(|store| (store.revision(), store.compact_revision(), store.key_history(&key)));
+    let keep = usize::try_from(limit).unwrap_or(usize::MAX);
+    let (revision, compacted, versions) = call.edge.node.read(|store| {
+        let newest =
+            store.key_history(&key).take(keep).map(|(at, time, event)| (at, time, event.record.clone()));
+        (store.revision(), store.compact_revision(), newest.collect::<Vec<_>>())
+    });
     if versions.is_empty() && call.edge.node.read(|store| store.get(&key).is_none()) {
         let detail = format!("no such key in history key={}", key.name().escape_ascii());
         return Err(Problem::new(Code::KeyNotFound, detail).at_revision(revision.0).into());
     }
-    let keep = usize::try_from(limit).unwrap_or(usize::MAX);
-    versions.drain(..versions.len().saturating_sub(keep));
     let mut items = Vec::with_capacity(512);
-    for (at, time, event) in &versions {
+    for (at, time, record) in versions.iter().rev() {
         comma(&mut items);
         items.extend_from_slice(b"{\"revision\":");
         json::number(&mut items, at.0);
         json::member(&mut items, "time");
         json::to_json(&mut items, &coracle_api::Instant::from_unix_ms(time.0));
         json::member(&mut items, "entry");
-        match &event.record {
+        match record {
             Some(record) => json::entry(&mut items, &key, record, true),
             None => items.extend_from_slice(b"null"),
         }

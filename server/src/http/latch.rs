@@ -131,8 +131,8 @@ fn opened(store: &Store, name: &str, begin: Revision) -> Option<Latch> {
     let latch = if let Some((latch, _)) = latch::read(store.view(), name) {
         latch
     } else {
-        let history = store.key_history(&latch::whole(name));
-        let (_, _, event) = history.last().filter(|(revision, ..)| *revision > begin)?;
+        let newest = store.key_history(&latch::whole(name)).next();
+        let (.., event) = newest.filter(|(revision, ..)| *revision > begin)?;
         latch::told(event)?
     };
     (latch.left == 0).then_some(latch)

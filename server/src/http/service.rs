@@ -160,8 +160,7 @@ async fn find(call: &Call, named: &Named) -> Answer<Instance> {
 
 /// How an instance that is gone went, while history remembers: who drained or removed it does not want it back.
 fn ended(store: &Store, named: &Named) -> Option<&'static str> {
-    let history = store.key_history(&service::key(&named.service, &named.id));
-    let (_, _, event) = history.last()?;
+    let (.., event) = store.key_history(&service::key(&named.service, &named.id)).next()?;
     let (_, was, None) = service::told(event)? else { return None };
     Some(match event.cause {
         _ if was.is_some_and(|was| was.drain.is_some()) => "drained",

@@ -74,7 +74,7 @@ pub async fn show(mut call: Call) -> Answer {
     let left = call.edge.validity(&[id]).await.first().copied().flatten();
     let (body, revision, was) = call.edge.node.read(|store| {
         let body = store.session(id).map(|session| shown(store.view(), session));
-        let was = body.is_some() || !store.key_history(&session::key(id)).is_empty();
+        let was = body.is_some() || store.key_history(&session::key(id)).next().is_some();
         (body, store.revision(), was)
     });
     match body {

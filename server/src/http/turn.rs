@@ -205,7 +205,7 @@ impl<K: Kind> Following<K> {
         let end = self.edge.node.read(|store| {
             let mut ended = keys.iter().filter(|key| store.get(key).is_none());
             ended.find_map(|key| {
-                let (revision, _, event) = store.key_history(key).pop()?;
+                let (revision, _, event) = store.key_history(key).next()?;
                 let change = (event.cause == Cause::Broken).then(|| change_at(store, revision)).flatten();
                 Some((event.cause, change.and_then(|change| coracle_recipes::reason_of_break(&change, key))))
             })

@@ -121,9 +121,9 @@ fn assert_history(store: &Store, model: &Model) {
             let now = usize::try_from(*revision).unwrap();
             model.at[now].get(name) != model.at[now - 1].get(name)
         };
-        let expected: Vec<u64> = (compacted + 1..=newest).filter(touched).collect();
+        let expected: Vec<u64> = (compacted + 1..=newest).rev().filter(touched).collect();
         let actual = store.key_history(name);
-        assert_eq!(actual.iter().map(|(revision, ..)| revision.0).collect::<Vec<_>>(), expected);
+        assert_eq!(actual.map(|(revision, ..)| revision.0).collect::<Vec<_>>(), expected);
     }
 }
 

@@ -127,10 +127,11 @@ impl Script {
             }
             "history" => {
                 let events = self.store.key_history(&kv(&words.text("key")));
-                let line = |(revision, time, event): &(Revision, Timestamp, Event)| {
+                let line = |(revision, time, event): (Revision, Timestamp, &Event)| {
                     format!("@{revision} at={}ms {}\n", time.0, self.event(event))
                 };
-                none_if_empty(events.iter().map(line).collect())
+                let lines: Vec<String> = events.map(line).collect();
+                none_if_empty(lines.into_iter().rev().collect())
             }
             "changes" => {
                 let after = Revision(words.number("after").unwrap_or(0));
