@@ -18,6 +18,7 @@ mod processes;
 mod protobuf;
 mod record;
 mod service;
+mod steady;
 mod table;
 mod tail;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster::{Kind, Program};
@@ -40,6 +42,7 @@ use crate::load::Plan;
 use crate::measure::{Subject, publish};
 use crate::processes::Watched;
 use crate::record::{Machine, Record, Setting};
+use crate::steady::Steady;
 use crate::workload::{Connections, Shape, Work, Workload};
 
 #[derive(Parser)]
@@ -59,6 +62,8 @@ enum Command {
     Tail(tail::Tail),
     /// Ten times the peak: what is still done, refused, and kept
     Overload(overload::Overload),
+    /// Start a cluster of Coracle, keep it under a mixed load at half of its peak, and tell whether its memory is flat
+    Steady(SteadyRun),
     /// Print records (JSON lines) as a Markdown table
     Table {
         file: PathBuf,
@@ -102,6 +107,22 @@ struct Compare {
     other: Option<PathBuf>,
     #[command(flatten)]
     load: LoadOptions,
+    #[command(flatten)]
+    programs: ProgramOptions,
+}
+
+#[derive(Args)]
+struct SteadyRun {
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+    /// Seconds between two looks at the memory
+    #[arg(long, default_value_t = 3.0)]
+    every: f64,
+    #[arg(long, default_value_t = 10_000)]
+    keys: u32,
+    /// Size of the values, in bytes
+    #[arg(long, default_value_t = 256)]
+    value_size: usize,
     #[command(flatten)]
     programs: ProgramOptions,
 }
@@ -237,6 +258,7 @@ async fn obey(command: Command) -> Result<()> {
         }
         Command::Tail(options) => tail::run(options).await,
         Command::Overload(options) => overload::run(options).await,
+        Command::Steady(run) => run_steadily(&run).await,
         Command::Table { file, into } => print_table(&file, into.as_deref()),
         Command::FetchPeers { cache } => {
             println!("{}", peers::fetch(&cache.unwrap_or_else(peers::cache))?.display());
@@ -264,7 +286,6 @@ async fn run_clusters(
     options: &ProgramOptions,
     pairs: u32,
 ) -> Result<()> {
-    ensure!(options.nodes > 0, "a cluster needs a node");
     let directory = options.directory()?;
     let (threads, stages) = (load.threads, load.stages(options.nodes)?);
     let campaign = Campaign { pairs, threads, directory: directory.path(), stages };
@@ -274,10 +295,24 @@ async fn run_clusters(
     if errors > 0 {
         eprintln!("warning: {errors} operations failed; they are in no figure above");
     }
-    if options.keep {
-        eprintln!("data and logs are in {}", directory.path().display());
-    }
+    options.kept(directory.path());
     Ok(())
+}
+
+async fn run_steadily(run: &SteadyRun) -> Result<()> {
+    let (length, every) = (seconds("minutes", run.minutes * 60.0)?, seconds("every", run.every)?);
+    let program = run.programs.program(ServiceName::Coracle, &[])?;
+    let directory = run.programs.directory()?;
+    println!("{}, commit {}", program.version()?, record::commit());
+    let cluster = program.start(run.programs.nodes, directory.path()).await?;
+    let steady = Steady { length, every, keys: run.keys, value_bytes: run.value_size };
+    println!("{}", steady.measure(&cluster).await?);
+    run.programs.kept(directory.path());
+    Ok(())
+}
+
+fn seconds(name: &str, value: f64) -> Result<Duration> {
+    Duration::try_from_secs_f64(value).with_context(|| format!("--{name} is not a duration value={value}"))
 }
 
 async fn run_against(run: Run) -> Result<()> {
@@ -307,10 +342,6 @@ async fn run_against(run: Run) -> Result<()> {
 impl LoadOptions {
     /// The work, that of clusters of one size together, in the order in which it was asked for.
     fn stages(&self, nodes: usize) -> Result<Vec<Stage>> {
-        let seconds = |name, value| {
-            Duration::try_from_secs_f64(value)
-                .with_context(|| format!("--{name} is not a duration value={value}"))
-        };
         let (warmup, window) = (seconds("warmup", self.warmup)?, seconds("seconds", self.seconds)?);
         let mut stages: Vec<Stage> = Vec::new();
         for work in &self.workloads {
@@ -344,12 +375,19 @@ impl LoadOptions {
 }
 
 impl ProgramOptions {
-    /// Where the clusters' data go.
-    fn directory(&self) -> Result<tempfile::TempDir> {
+    /// Where the clusters' data go; removed at the end, unless it is to be kept.
+    fn directory(&self) -> Result<TempDir> {
+        ensure!(self.nodes > 0, "a cluster needs a node");
         let parent = self.dir.clone().unwrap_or_else(std::env::temp_dir);
         let mut directory = tempfile::Builder::new().prefix("coracle-bench-").tempdir_in(&parent)?;
         directory.disable_cleanup(self.keep);
         Ok(directory)
+    }
+
+    fn kept(&self, directory: &Path) {
+        if self.keep {
+            eprintln!("data and logs are in {}", directory.display());
+        }
     }
 
     fn program(&self, service: ServiceName, connections: &[Connections]) -> Result<Program> {

@@ -169,6 +169,11 @@ fn read_threads(pid: u32, threads: &mut BTreeMap<(u32, u32), Thread>) -> Result<
     Ok(())
 }
 
+/// Resident memory of a process at this moment.
+pub fn rss_kib(pid: u32) -> Result<u64> {
+    status_number(pid, "VmRSS:")
+}
+
 fn machine_time() -> Result<MachineTime> {
     let stat = read("/proc/stat")?;
     parse_machine(&stat).context("unexpected text in /proc/stat")

@@ -278,7 +278,7 @@ impl fmt::Display for Connections {
 }
 
 /// Longer than any measurement, so that nothing expires in the middle of one.
-pub const SESSION_TTL: Duration = Duration::from_mins(10);
+pub const SESSION_TTL: Duration = Duration::from_hours(1);
 
 /// The sessions of one of the clients that renew very many.
 pub fn share(number: usize, shape: Shape) -> impl Iterator<Item = u32> {

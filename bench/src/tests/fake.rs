@@ -18,8 +18,8 @@ pub struct State {
     pub keys: BTreeMap<String, (u64, Vec<u8>)>,
     pub sessions: u64,
     pub opened: u64,
-    /// Session to how often.
-    pub renewed: BTreeMap<String, u64>,
+    /// Connection to the sessions that were renewed on it, in order.
+    pub turns: BTreeMap<u64, Vec<String>>,
     /// Lock to the session that holds it.
     pub held: BTreeMap<String, String>,
     pub grants: u64,
@@ -93,6 +93,10 @@ async fn converse(stream: TcpStream, state: Shared) {
         if let Some(verb) = path.strip_prefix("/v1/queues/bench-pairs/") {
             state.borrow_mut().note_pair(connection, verb);
         }
+        let renewed = path.strip_prefix("/v1/sessions/").and_then(|rest| rest.strip_suffix("/renew"));
+        if let Some(session) = renewed {
+            state.borrow_mut().turns.entry(connection).or_default().push(session.to_owned());
+        }
         let (status, answer) = loop {
             let answer = state.borrow_mut().answer(method, path, expected, body.clone());
             match answer {
@@ -164,14 +168,13 @@ impl State {
                 }
             }
             ("post", ["sessions"]) => {
-                assert!(body == br#"{"ttl":"600s"}"# || body == br#"{"ttl":"60s"}"#);
+                assert!(body == br#"{"ttl":"3600s"}"# || body == br#"{"ttl":"60s"}"#);
                 self.sessions += 1;
                 self.opened += 1;
-                (201, format!(r#"{{"id":"s{}","ttl":"600s"}}"#, self.opened).into_bytes())
+                (201, format!(r#"{{"id":"s{}","ttl":"3600s"}}"#, self.opened).into_bytes())
             }
-            ("post", ["sessions", session, "renew"]) => {
+            ("post", ["sessions", _, "renew"]) => {
                 self.renewals += 1;
-                *self.renewed.entry((*session).to_owned()).or_default() += 1;
                 (200, br#"{"valid_for":"600s","holds":[],"lost":[]}"#.to_vec())
             }
             ("delete", ["sessions", _]) => {
