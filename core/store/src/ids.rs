@@ -189,7 +189,7 @@ impl PartialOrd for Key {
 }
 
 impl Ord for Key {
-    /// That of the bytes. Where both are in place no call is made: that halves the cost of a search in an ordered map.
+    /// That of the bytes. Where both are in place no call is made to compare memory.
     #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         match (&self.0, &other.0) {
