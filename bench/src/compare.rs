@@ -2,14 +2,19 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::cluster::{Cluster, Program};
+use crate::cluster::{Cluster, Kind, Program};
 use crate::load::Plan;
 use crate::measure::{Subject, publish};
 use crate::processes::Watched;
 use crate::record::{Machine, Record, Setting, commit, now};
+use crate::workload::{Shape, Workload};
+
+/// Java compiles what it does often: before that, ZooKeeper is several times slower than it gets.
+const JAVA_WARMUP: Duration = Duration::from_secs(15);
 
 /// What a comparison, or a run on clusters of its own, needs to know.
 pub struct Campaign<'a> {
@@ -85,6 +90,11 @@ async fn perform(
             let setting = Setting { service, version, ..setting.clone() };
             subjects.push(Subject::new(program.kind, connections, cluster.hosts(), watched.clone(), setting));
         }
+    }
+    for subject in subjects.iter_mut().filter(|subject| subject.kind == Kind::ZooKeeper) {
+        let shape = Shape { clients: 64, keys: 10_000, value_bytes: 256, sessions: 1 };
+        let (workload, warmup, window) = (Workload::Mixed, Duration::ZERO, JAVA_WARMUP);
+        subject.measure(&Plan { workload, shape, warmup, window, rate: None }, 0).await?;
     }
     let mut records = Vec::new();
     for plan in &stage.plans {
