@@ -18,9 +18,6 @@ use crate::lines::Lines;
 use crate::metrics::Metrics;
 use crate::pools::Pools;
 
-/// How long a refusal for overload is held back.
-const HELD_BACK: Duration = Duration::from_millis(20);
-
 /// Handle to the shared state of the edge; clones are cheap.
 #[derive(Clone)]
 pub struct Edge(Arc<Shared>);
@@ -43,8 +40,6 @@ pub struct Shared {
     pub requests: Bound,
     pub waiters: Bound,
     pub streams: Bound,
-    /// Refusals that are held back.
-    refusals: Bound,
     /// Id of this node, as a header.
     pub member: HeaderValue,
     draining: AtomicBool,
@@ -74,7 +69,6 @@ impl Edge {
             requests: Bound::new(config.max_requests),
             waiters: Bound::new(config.max_waiters),
             streams: Bound::new(config.max_streams),
-            refusals: Bound::new(config.max_connections),
             draining: AtomicBool::new(false),
             drain: watch::Sender::new(false),
             config,
@@ -95,15 +89,6 @@ impl Edge {
         }
         let detail = format!("too many requests at once max={}", self.requests.max);
         Err(Problem::new(Code::Overloaded, detail).with("max", self.requests.max).into())
-    }
-
-    /// Hold back a refusal for overload. A client that asks again at once otherwise costs as much as the machine can do
-    /// in refusals, instead of a request now and then; and who is told to come later has lost nothing by hearing it so.
-    pub async fn hold_back(&self) {
-        if self.refusals.try_add() {
-            let _place = Admitted { edge: self.clone(), kind: Kind::Refusal };
-            tokio::time::sleep(HELD_BACK).await;
-        }
     }
 
     /// Take a place among the parked requests.
@@ -224,7 +209,6 @@ enum Kind {
     Request,
     Waiter,
     Stream,
-    Refusal,
 }
 
 impl Drop for Admitted {
@@ -233,7 +217,6 @@ impl Drop for Admitted {
             Kind::Request => self.edge.requests.sub(),
             Kind::Waiter => self.edge.waiters.sub(),
             Kind::Stream => self.edge.streams.sub(),
-            Kind::Refusal => self.edge.refusals.sub(),
         }
     }
 }

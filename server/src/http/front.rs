@@ -49,9 +49,6 @@ impl Service {
             response = sound(&id, pending).await;
         }
         if let Some(Carried(problem)) = response.extensions_mut().remove::<Carried>() {
-            if problem.code == Code::Overloaded {
-                edge.hold_back().await;
-            }
             response = written(&edge, *problem, &id);
         }
         if method == Method::HEAD {
