@@ -175,7 +175,8 @@ impl Cluster {
         let member = members["items"].as_array().into_iter().flatten().find(|member| member["name"] == name);
         let id = member.and_then(|member| member["id"].as_str()).context("the new member is not listed")?;
         call("DELETE", &format!("/v1/members/{id}")).await?;
-        drop(stopped);
+        // It waits for the process to end, and the load goes on meanwhile on this thread.
+        tokio::task::spawn_blocking(move || drop(stopped)).await?;
         Ok(())
     }
 

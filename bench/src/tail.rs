@@ -123,6 +123,13 @@ async fn everything_happens(
         );
     }
     cluster.dismiss_last().await?;
+    let gone = load.began.elapsed();
+    println!(
+        "a member joined {:.1} s after the load began, served after {:.1} s, and was removed after {:.1} s",
+        from.as_secs_f64(),
+        to.as_secs_f64(),
+        gone.as_secs_f64()
+    );
     sleep(half.saturating_sub(to.saturating_sub(from))).await;
     let closed = load.began.elapsed();
     let after = watched.read()?;
@@ -209,6 +216,9 @@ fn report(samples: &[Sample], spans: &[Span], length: Duration) -> Result<()> {
     let any = union(spans.iter().map(|span| (span.from, span.to)).collect());
     let calm = histogram(samples.iter().filter(|sample| !holds(&any, sample.due)))?;
     println!("| none of these | | | {}", cells(&calm));
+    if let Some(slowest) = samples.iter().max_by_key(|sample| sample.us) {
+        println!("the slowest was due {:.1} s after the load began", slowest.due.as_secs_f64());
+    }
     println!("largest p99 ÷ p50 of everything: {:.1} (must: 5), {}", worst.0, worst.1);
     Ok(())
 }

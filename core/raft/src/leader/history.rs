@@ -64,3 +64,46 @@ fn compact(store: &Store, now: Timestamp) -> Option<Action> {
     }
     upto.map(Action::Compact)
 }
+
+#[cfg(test)]
+mod tests {
+    use coracle_store::command::{Attach, Precondition, Put};
+    use coracle_store::program::NoProgram;
+    use coracle_store::{ContentType, Family, Key, Operation, Value};
+
+    use super::*;
+
+    fn apply(store: &mut Store, action: Action) {
+        let principal = Principal("test".into());
+        let command = Command { principal, idempotency: None, guards: Vec::new(), action };
+        store.apply(Timestamp(1), &command.encode());
+    }
+
+    #[test]
+    fn a_long_history_is_forgotten_in_small_slices() {
+        let mut store = Store::new(Box::new(NoProgram));
+        apply(&mut store, Action::Configure(Settings { history_count: 10, ..Settings::default() }));
+        for number in 0..3 * SLICE {
+            apply(
+                &mut store,
+                Action::One(Operation::Put(Put {
+                    key: Key::new(Family::KV, number.to_string().as_bytes()),
+                    value: Value::from(vec![b'x']),
+                    content_type: ContentType::Text,
+                    attach: Attach::None,
+                    precondition: Precondition::None,
+                    return_previous: false,
+                })),
+            );
+        }
+        let mut entries = 0;
+        while let Some(action) = compact(&store, Timestamp(1)) {
+            let before = store.history().changes;
+            apply(&mut store, action);
+            let forgotten = before - store.history().changes;
+            assert!((1..=SLICE).contains(&forgotten), "{forgotten} in one entry");
+            entries += 1;
+        }
+        assert_eq!((entries, store.history().changes), (3, 10));
+    }
+}
