@@ -79,13 +79,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// 64 MiB segments, 32 MiB of entries in memory, 1 MiB filled ahead, two spares.
+    /// 64 MiB segments, 8 MiB of entries in memory, 1 MiB filled ahead, two spares.
     #[must_use]
     pub fn new(identity: Identity) -> Self {
         Self {
             identity,
             segment_bytes: 64 << 20,
-            tail_bytes: 32 << 20,
+            tail_bytes: 8 << 20,
             fill_bytes: 1 << 20,
             spares: 2,
             high_water: None,
