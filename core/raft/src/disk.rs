@@ -73,13 +73,9 @@ impl Disk {
         {
             let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(thread) = thread.as_ref() else { return Err(checkpoint::Error::Stopped) };
-            thread.submit(
-                move || delta.rows(),
-                position,
-                move |result| {
-                    let _ = done.send(result);
-                },
-            );
+            thread.submit(delta, position, move |result| {
+                let _ = done.send(result);
+            });
         }
         written.await.unwrap_or(Err(checkpoint::Error::Stopped))
     }

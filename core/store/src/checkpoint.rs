@@ -4,7 +4,7 @@
 //! turns it into rows outside the lock, and writes them in one durable transaction with the applied log id.
 //! A snapshot is the same rows, all of them. The way back is the [`crate::Loader`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::sync::Arc;
 
 use minicbor::bytes::ByteArray;
@@ -45,6 +45,33 @@ pub struct Row {
     pub value: Option<Vec<u8>>,
 }
 
+/// One row where it stands, to write (`Some`) or remove (`None`).
+pub type RowRef<'a> = (Table, &'a [u8], Option<&'a [u8]>);
+
+/// Rows that can be gone through, as often as it takes: a disk may be full the first time.
+pub trait RowSource {
+    /// From the first row on.
+    fn rows(&self) -> Box<dyn RowCursor + '_>;
+}
+
+/// Rows in table and key order, one row a key, each made when it is asked for and gone with the next: a checkpoint is a
+/// hundred megabytes of them.
+pub trait RowCursor {
+    fn next(&mut self) -> Option<RowRef<'_>>;
+}
+
+impl<T: AsRef<[Row]>> RowSource for T {
+    fn rows(&self) -> Box<dyn RowCursor + '_> {
+        Box::new(self.as_ref().iter())
+    }
+}
+
+impl RowCursor for std::slice::Iter<'_, Row> {
+    fn next(&mut self) -> Option<RowRef<'_>> {
+        Iterator::next(self).map(|row| (row.table, &row.key[..], row.value.as_deref()))
+    }
+}
+
 /// What changed since the previous delta was taken. Shares memory with the store.
 pub struct Delta {
     head: Vec<u8>,
@@ -52,54 +79,14 @@ pub struct Delta {
     replies: Vec<ReplyChange>,
     /// Chunks (by first revision) that compaction has made needless.
     forgotten_chunks: Vec<Revision>,
-    /// How the last of `changes` are cut into new chunks: the number of changes in each. Those before them are
-    /// compacted already.
+    /// How `changes` are cut into new chunks: the number of changes in each.
     chunks: Vec<usize>,
+    /// What was compacted when the delta was taken: chunks up to here are not written any more.
+    compacted: Revision,
     dirty: bool,
 }
 
 impl Delta {
-    /// The rows to write, in table and key order; one row a key. Encoding happens here, outside the state's lock.
-    #[must_use]
-    pub fn rows(&self) -> Vec<Row> {
-        if !self.dirty {
-            return Vec::new();
-        }
-        let mut keys: BTreeMap<&Key, Option<&Arc<Record>>> = BTreeMap::new();
-        for event in self.changes.iter().flat_map(|change| &change.events) {
-            keys.insert(&event.key, event.record.as_ref());
-        }
-        let mut chunks: BTreeMap<Revision, Option<&[Arc<Change>]>> =
-            self.forgotten_chunks.iter().map(|first| (*first, None)).collect();
-        let mut rest = &self.changes[self.changes.len() - self.chunks.iter().sum::<usize>()..];
-        for count in &self.chunks {
-            let (chunk, more) = rest.split_at(*count);
-            chunks.insert(chunk[0].revision, Some(chunk));
-            rest = more;
-        }
-        let mut replies: BTreeMap<Vec<u8>, Option<&Kept>> = BTreeMap::new();
-        for change in &self.replies {
-            replies.insert(reply_key(&change.principal, &change.key), change.kept.as_ref());
-        }
-        let mut rows = vec![Row { table: Table::Head, key: Vec::new(), value: Some(self.head.clone()) }];
-        rows.extend(keys.into_iter().map(|(key, record)| Row {
-            table: Table::Keys,
-            key: key.as_bytes().to_vec(),
-            value: record.map(|record| encoded(&**record)),
-        }));
-        rows.extend(chunks.into_iter().map(|(first, changes)| Row {
-            table: Table::Changes,
-            key: first.0.to_be_bytes().to_vec(),
-            value: changes.map(chunk::encode),
-        }));
-        rows.extend(replies.into_iter().map(|(key, kept)| Row {
-            table: Table::Replies,
-            key,
-            value: kept.map(reply_value),
-        }));
-        rows
-    }
-
     /// Nothing to write: not even log time moved.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -107,15 +94,106 @@ impl Delta {
     }
 }
 
+impl RowSource for Delta {
+    /// Encoding happens in the cursor, outside the state's lock.
+    fn rows(&self) -> Box<dyn RowCursor + '_> {
+        Box::new(DeltaRows::new(self))
+    }
+}
+
+/// The rows of a delta: which they are, and buffers for the one that is shown.
+struct DeltaRows<'a> {
+    head: Option<&'a [u8]>,
+    keys: btree_map::IntoIter<&'a Key, Option<&'a Arc<Record>>>,
+    chunks: btree_map::IntoIter<Revision, Option<&'a [Arc<Change>]>>,
+    replies: btree_map::IntoIter<Vec<u8>, Option<&'a Kept>>,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl<'a> DeltaRows<'a> {
+    fn new(delta: &'a Delta) -> Self {
+        let mut keys = BTreeMap::new();
+        for event in delta.changes.iter().flat_map(|change| &change.events) {
+            keys.insert(&event.key, event.record.as_ref());
+        }
+        let mut chunks: BTreeMap<_, _> = delta.forgotten_chunks.iter().map(|first| (*first, None)).collect();
+        for chunk in cut(&delta.changes, &delta.chunks, delta.compacted) {
+            chunks.insert(chunk[0].revision, Some(chunk));
+        }
+        let mut replies = BTreeMap::new();
+        for change in &delta.replies {
+            replies.insert(reply_key(&change.principal, &change.key), change.kept.as_ref());
+        }
+        Self {
+            head: delta.dirty.then_some(&delta.head),
+            keys: keys.into_iter(),
+            chunks: chunks.into_iter(),
+            replies: replies.into_iter(),
+            key: Vec::new(),
+            value: Vec::new(),
+        }
+    }
+}
+
+impl RowCursor for DeltaRows<'_> {
+    fn next(&mut self) -> Option<RowRef<'_>> {
+        let Self { key: key_buffer, value: buffer, .. } = self;
+        buffer.clear();
+        if let Some(head) = self.head.take() {
+            return Some((Table::Head, &[], Some(head)));
+        }
+        if let Some((key, record)) = self.keys.next() {
+            let value = record.map(|record| encode(&**record, buffer));
+            return Some((Table::Keys, key.as_bytes(), value));
+        }
+        if let Some((first, changes)) = self.chunks.next() {
+            *key_buffer = first.0.to_be_bytes().to_vec();
+            let value = changes.map(|changes| {
+                chunk::encode(changes, buffer);
+                &buffer[..]
+            });
+            return Some((Table::Changes, key_buffer, value));
+        }
+        let (key, kept) = self.replies.next()?;
+        *key_buffer = key;
+        let value = kept.map(|kept| encode(KeptRow::from(kept), buffer));
+        Some((Table::Replies, key_buffer, value))
+    }
+}
+
+/// The chunks, without what is compacted.
+fn cut<'a>(
+    changes: &'a [Arc<Change>],
+    chunks: &'a [usize],
+    compacted: Revision,
+) -> impl Iterator<Item = &'a [Arc<Change>]> {
+    let forgotten = changes.partition_point(|change| change.revision <= compacted);
+    let mut end = 0;
+    chunks.iter().filter_map(move |count| {
+        let start = forgotten.max(end);
+        end += count;
+        (start < end).then(|| &changes[start..end])
+    })
+}
+
 /// What the checkpoint does not know yet, and what it has.
 #[derive(Default)]
 pub(crate) struct Unsaved {
-    pub changes: Vec<Arc<Change>>,
+    changes: Vec<Arc<Change>>,
+    cutter: chunk::Cutter,
     /// First and last revision of the chunks written.
     pub chunks: VecDeque<(Revision, Revision)>,
     forgotten: Vec<Revision>,
     /// The head last written.
     pub head: Vec<u8>,
+}
+
+impl Unsaved {
+    pub fn push(&mut self, change: Arc<Change>) {
+        self.cutter.push(&change);
+        self.changes.push(change);
+    }
 }
 
 impl State {
@@ -140,17 +218,13 @@ impl State {
         self.unsaved.head.clone_from(&head);
         let changes = std::mem::take(&mut self.unsaved.changes);
         let compacted = self.history.compacted();
-        let kept = &changes[changes.partition_point(|change| change.revision <= compacted)..];
-        let chunks = chunk::cut(kept.iter());
-        let mut start = 0;
-        for count in &chunks {
-            let end = start + count;
-            self.unsaved.chunks.push_back((kept[start].revision, kept[end - 1].revision));
-            start = end;
+        let chunks = self.unsaved.cutter.take();
+        for chunk in cut(&changes, &chunks, compacted) {
+            self.unsaved.chunks.push_back((chunk[0].revision, chunk[chunk.len() - 1].revision));
         }
         let forgotten_chunks = std::mem::take(&mut self.unsaved.forgotten);
         let replies = std::mem::take(&mut self.replies.unsaved);
-        Delta { head, changes, replies, forgotten_chunks, chunks, dirty }
+        Delta { head, changes, replies, forgotten_chunks, chunks, compacted, dirty }
     }
 
     pub(crate) fn rows(&self) -> Vec<Row> {
@@ -163,16 +237,21 @@ impl State {
         );
         let changes: Vec<Arc<Change>> =
             self.history.changes_after(self.history.compacted()).cloned().collect();
-        let mut rest = &changes[..];
-        for count in chunk::cut(changes.iter()) {
-            let (chunk, more) = rest.split_at(count);
-            rows.push(row(Table::Changes, chunk[0].revision.0.to_be_bytes().to_vec(), chunk::encode(chunk)));
-            rest = more;
+        let mut cutter = chunk::Cutter::default();
+        for change in &changes {
+            cutter.push(change);
+        }
+        for chunk in cut(&changes, &cutter.take(), Revision(0)) {
+            let mut value = Vec::new();
+            chunk::encode(chunk, &mut value);
+            rows.push(row(Table::Changes, chunk[0].revision.0.to_be_bytes().to_vec(), value));
         }
         let mut replies: Vec<Row> = self
             .replies
             .iter()
-            .map(|(principal, key, kept)| row(Table::Replies, reply_key(principal, key), reply_value(kept)))
+            .map(|(principal, key, kept)| {
+                row(Table::Replies, reply_key(principal, key), encoded(KeptRow::from(kept)))
+            })
             .collect();
         replies.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         rows.extend(replies);
@@ -191,7 +270,8 @@ impl State {
         };
         let mut bytes = vec![FORMAT];
         minicbor::encode(&head, &mut bytes).expect("writing to memory cannot fail");
-        hash::seal(bytes)
+        hash::seal(&mut bytes);
+        bytes
     }
 }
 
@@ -243,13 +323,17 @@ pub(crate) fn split_reply_key(key: &[u8]) -> Option<(Principal, Arc<str>)> {
     Some((Principal(name.into()), std::str::from_utf8(key).ok()?.into()))
 }
 
-fn reply_value(kept: &Kept) -> Vec<u8> {
-    encoded(KeptRow {
-        time: kept.time,
-        number: kept.number,
-        fingerprint: kept.fingerprint,
-        reply: Reply::clone(&kept.reply),
-    })
+impl From<&Kept> for KeptRow {
+    fn from(kept: &Kept) -> Self {
+        let Kept { time, number, fingerprint, ref reply } = *kept;
+        Self { time, number, fingerprint, reply: Reply::clone(reply) }
+    }
+}
+
+/// Append a value to a buffer that is empty.
+fn encode(value: impl Encode<()>, buffer: &mut Vec<u8>) -> &[u8] {
+    minicbor::encode(value, &mut *buffer).expect("writing to memory cannot fail");
+    buffer
 }
 
 fn encoded(value: impl Encode<()>) -> Vec<u8> {

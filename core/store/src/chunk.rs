@@ -11,29 +11,63 @@ use minicbor::{Decoder, Encoder};
 
 use crate::command::FORMAT;
 use crate::hash;
-use crate::history::event_bytes;
 use crate::ids::{Key, Revision, Timestamp};
 use crate::record::{Change, Event, Record};
 
-/// A chunk is closed when it has so many bytes, by estimate.
-const CHUNK_BYTES: usize = 256 * 1024;
+/// A chunk is closed before it would be longer than so many bytes, by estimate. The database gives a value a power of
+/// two of pages to itself: this is just under one, with room for the key, the checksums and an estimate too low.
+const CHUNK_BYTES: usize = 64 * 1024 - 512;
 
-/// Cut changes into chunks: the number of changes in each.
-pub(crate) fn cut<'a>(changes: impl Iterator<Item = &'a Arc<Change>>) -> Vec<usize> {
-    let mut chunks = Vec::new();
-    let (mut count, mut bytes) = (0, 0);
-    for change in changes {
-        count += 1;
-        bytes += change.events.iter().map(event_bytes).sum::<usize>();
-        if bytes >= CHUNK_BYTES {
-            chunks.push(count);
-            (count, bytes) = (0, 0);
+/// Bytes of an encoded change, event and record beside keys and values: what they are with revisions above 2^32.
+const CHANGE_OVERHEAD: usize = 20;
+const EVENT_OVERHEAD: usize = 6;
+const RECORD_OVERHEAD: usize = 28;
+
+/// Cuts changes into chunks as they come, while they are at hand: the state's lock is not held to look at all again.
+#[derive(Default)]
+pub(crate) struct Cutter {
+    /// The number of changes in each chunk that is closed.
+    closed: Vec<usize>,
+    /// First revision, number of changes and bytes of the one that is open, if it has any.
+    first: Revision,
+    count: usize,
+    bytes: usize,
+}
+
+impl Cutter {
+    pub fn push(&mut self, change: &Change) {
+        let mut bytes = encoded_bytes(change, self.first);
+        if self.count > 0 && self.bytes + bytes > CHUNK_BYTES {
+            self.closed.push(self.count);
+            (self.count, self.bytes) = (0, 0);
         }
+        if self.count == 0 {
+            self.first = change.revision;
+            bytes = encoded_bytes(change, self.first);
+        }
+        self.count += 1;
+        self.bytes += bytes;
     }
-    if count > 0 {
-        chunks.push(count);
+
+    /// The number of changes in each chunk, and begin anew.
+    pub fn take(&mut self) -> Vec<usize> {
+        let Self { mut closed, count, .. } = std::mem::take(self);
+        closed.extend((count > 0).then_some(count));
+        closed
     }
-    chunks
+}
+
+/// About what a change takes in a chunk that begins at `first`.
+fn encoded_bytes(change: &Change, first: Revision) -> usize {
+    let record = |record: &Option<Arc<Record>>| {
+        record.as_ref().map_or(0, |record| record.value.len() + RECORD_OVERHEAD)
+    };
+    let event = |event: &Event| {
+        let here = event.previous.as_ref().is_some_and(|previous| previous.mod_revision < first);
+        let previous = if here { record(&event.previous) } else { 0 };
+        EVENT_OVERHEAD + event.key.as_bytes().len() + record(&event.record) + previous
+    };
+    CHANGE_OVERHEAD + change.events.iter().map(event).sum::<usize>()
 }
 
 /// How an encoded event gives its previous record.
@@ -46,16 +80,17 @@ mod previous {
     pub const EARLIER: u8 = 2;
 }
 
-pub(crate) fn encode(changes: &[Arc<Change>]) -> Vec<u8> {
+/// Append the disk form of a chunk to `buffer`, which must be empty.
+pub(crate) fn encode(changes: &[Arc<Change>], buffer: &mut Vec<u8>) {
     let first = changes.first().map_or(Revision(0), |change| change.revision);
-    let mut e = Encoder::new(vec![FORMAT]);
-    write(&mut e, first, changes).expect("writing to memory cannot fail");
-    hash::seal(e.into_writer())
+    buffer.push(FORMAT);
+    write(&mut Encoder::new(&mut *buffer), first, changes).expect("writing to memory cannot fail");
+    hash::seal(buffer);
 }
 
 type Written = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
 
-fn write(e: &mut Encoder<Vec<u8>>, first: Revision, changes: &[Arc<Change>]) -> Written {
+fn write(e: &mut Encoder<&mut Vec<u8>>, first: Revision, changes: &[Arc<Change>]) -> Written {
     for change in changes {
         e.u64(change.revision.0)?.u64(change.time.0)?.array(change.events.len() as u64)?;
         for event in &change.events {

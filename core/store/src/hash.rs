@@ -54,10 +54,9 @@ pub(crate) fn state(rows: u128, revision: Revision, epoch: u64) -> u128 {
 }
 
 /// Append a checksum to an encoded row that the state hash does not cover.
-pub(crate) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
-    let sum = xxh3_64(&bytes);
+pub(crate) fn seal(bytes: &mut Vec<u8>) {
+    let sum = xxh3_64(bytes);
     bytes.extend_from_slice(&sum.to_le_bytes());
-    bytes
 }
 
 /// The bytes before the checksum, if it is right.

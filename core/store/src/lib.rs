@@ -32,7 +32,7 @@ pub mod store;
 pub mod txn;
 pub mod watch;
 
-pub use checkpoint::{Delta, Row, Table};
+pub use checkpoint::{Delta, Row, RowCursor, RowSource, Table};
 pub use command::{Action, Attach, Command, Condition, Idempotency, Operation, Principal, Settings};
 pub use ids::{Family, Key, Millis, Revision, SessionId, Timestamp, Value};
 pub use load::{LoadError, Loader};

@@ -352,7 +352,7 @@ impl<'a> Txn<'a> {
         }
         state.revision = state.revision.next();
         let change = Arc::new(Change { revision: state.revision, time: state.now, events: events.into() });
-        state.unsaved.changes.push(change.clone());
+        state.unsaved.push(change.clone());
         state.history.push(change);
     }
 

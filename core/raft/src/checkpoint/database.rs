@@ -3,7 +3,7 @@
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-use coracle_store::checkpoint::{Row, Table};
+use coracle_store::checkpoint::{RowCursor, Table};
 use redb::{
     Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
     WriteTransaction,
@@ -165,40 +165,32 @@ impl Database {
 
     /// Write and remove rows, all or none, durably. Rows of one table should stand together and in key order:
     /// neighbours share a page.
-    pub(super) fn write(&self, rows: &[Row], position: &Position) -> Result<(), Error> {
+    pub(super) fn write(&self, rows: &mut dyn RowCursor, position: &Position) -> Result<(), Error> {
         let mut txn = self.begin()?;
-        let mut rest = rows;
-        while !rest.is_empty() {
-            let mut dirty = 0;
-            let fits = rest.iter().take_while(|row| {
-                dirty += pages(&row.key, row.value.as_deref());
-                dirty <= self.part_pages
-            });
-            let (part, later) = rest.split_at(fits.count().max(1));
-            self.put(&txn, part)?;
-            if !later.is_empty() {
-                txn = self.commit_part(txn, rest.len() == rows.len())?;
+        let (mut first, mut dirty) = (true, 0);
+        let mut sealed = Vec::new();
+        let mut row = rows.next();
+        while let Some((table, ..)) = row {
+            if dirty >= self.part_pages {
+                txn = self.commit_part(txn, std::mem::take(&mut first))?;
+                dirty = 0;
             }
-            rest = later;
+            let mut open = txn.open_table(definition(table)).map_err(Error::redb("write", &self.path))?;
+            while let Some((same, key, value)) = row
+                && same == table
+                && dirty < self.part_pages
+            {
+                dirty += pages(key, value);
+                if let Some(value) = value {
+                    seal(&mut sealed, table as u8, key, value);
+                    open.insert(key, &*sealed).map_err(Error::redb("write", &self.path))?;
+                } else {
+                    open.remove(key).map_err(Error::redb("write", &self.path))?;
+                }
+                row = rows.next();
+            }
         }
         self.commit_last(txn, position)
-    }
-
-    fn put(&self, txn: &WriteTransaction, rows: &[Row]) -> Result<(), Error> {
-        let mut sealed = Vec::new();
-        for group in rows.chunk_by(|a, b| a.table == b.table) {
-            let Some(Row { table, .. }) = group.first() else { continue };
-            let mut open = txn.open_table(definition(*table)).map_err(Error::redb("write", &self.path))?;
-            for row in group {
-                if let Some(value) = &row.value {
-                    seal(&mut sealed, row.table as u8, &row.key, value);
-                    open.insert(&*row.key, &*sealed).map_err(Error::redb("write", &self.path))?;
-                } else {
-                    open.remove(&*row.key).map_err(Error::redb("write", &self.path))?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Fill a new, empty file from rows in order, durably, showing each row to `each` on its way.

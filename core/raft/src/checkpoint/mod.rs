@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use coracle_store::checkpoint::{Row, Table};
+use coracle_store::checkpoint::{RowSource, Table};
 
 use self::database::{Database, View};
 pub(crate) use self::database::{RowRef, Rows, name};
@@ -123,18 +123,18 @@ impl Checkpoint {
         lock(&self.live).position.clone()
     }
 
-    /// Write and remove rows and move to `position`, in one durable transaction. Rows should be in table and key
-    /// order. After an error nothing has changed on disk, or (a failed sync) all of it has; trying the same write
-    /// again is right in both cases, going on with later rows instead is not.
+    /// Write and remove rows and move to `position`, in one durable transaction. After an error nothing has changed on
+    /// disk, or (a failed sync) all of it has; trying the same write again is right in both cases, going on with later
+    /// rows instead is not.
     ///
     /// # Errors
     /// [`Error::Backwards`], [`Error::Full`], [`Error::Io`], [`Error::Damaged`].
-    pub fn write(&self, rows: &[Row], position: &Position) -> Result<(), Error> {
+    pub fn write(&self, rows: &dyn RowSource, position: &Position) -> Result<(), Error> {
         let _writing = lock(&self.writing);
         let database = self.database()?;
         self.forwards(position)?;
         let _parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
-        if let Err(e) = database.write(rows, position) {
+        if let Err(e) = database.write(&mut *rows.rows(), position) {
             // redb accepts nothing after a failed commit: forget the handle and open the file again next time.
             lock(&self.live).database = None;
             return Err(e);

@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use coracle_store::checkpoint::Row;
+use coracle_store::checkpoint::RowSource;
 
 use super::{Checkpoint, Error, Position};
 use crate::priority;
@@ -17,7 +17,7 @@ const FULL_RETRY: Duration = Duration::from_secs(1);
 const FULL_RETRY_STEP: Duration = Duration::from_millis(50);
 
 struct Job {
-    rows: Box<dyn FnOnce() -> Vec<Row> + Send>,
+    rows: Box<dyn RowSource + Send>,
     position: Position,
     done: Box<dyn FnOnce(Result<Option<LogId>, Error>) + Send>,
 }
@@ -52,12 +52,11 @@ impl Checkpointer {
         Ok(Self { jobs, shared, thread })
     }
 
-    /// Write the rows that `rows` makes (it runs on the checkpoint thread, so encode there) and move to `position`.
-    /// `done` runs on that thread too, must be short, and hears the durable applied log id. Jobs are written in the
-    /// order of submission.
+    /// Write rows (they are made, and let go, on the checkpoint thread) and move to `position`. `done` runs on that
+    /// thread too, must be short, and hears the durable applied log id. Jobs are written in the order of submission.
     pub fn submit(
         &self,
-        rows: impl FnOnce() -> Vec<Row> + Send + 'static,
+        rows: impl RowSource + Send + 'static,
         position: Position,
         done: impl FnOnce(Result<Option<LogId>, Error>) + Send + 'static,
     ) {
@@ -95,11 +94,8 @@ fn run(checkpoint: &Checkpoint, queue: &mpsc::Receiver<Job>, shared: &Shared) {
     priority::give_way();
     let mut failed = false;
     for job in queue {
-        let result = if failed {
-            Err(Error::Stopped)
-        } else {
-            write(checkpoint, &(job.rows)(), &job.position, shared)
-        };
+        let result =
+            if failed { Err(Error::Stopped) } else { write(checkpoint, &*job.rows, &job.position, shared) };
         // Rows outdated by an installed snapshot are no failure: their effects are in it.
         failed |= matches!(&result, Err(e) if !matches!(e, Error::Backwards { .. }));
         shared.pending.fetch_sub(1, Ordering::AcqRel);
@@ -109,7 +105,7 @@ fn run(checkpoint: &Checkpoint, queue: &mpsc::Receiver<Job>, shared: &Shared) {
 
 fn write(
     checkpoint: &Checkpoint,
-    rows: &[Row],
+    rows: &dyn RowSource,
     position: &Position,
     shared: &Shared,
 ) -> Result<Option<LogId>, Error> {
@@ -122,7 +118,7 @@ fn write(
         if !full && !held {
             return result.map(|()| position.applied);
         }
-        tracing::warn!(rows = rows.len(), full, "the checkpoint waits for the disk");
+        tracing::warn!(full, "the checkpoint waits for the disk");
         let mut waited = Duration::ZERO;
         while waited < FULL_RETRY {
             if shared.stopping.load(Ordering::Acquire) {

@@ -394,11 +394,9 @@ fn the_thread_writes_in_order_and_says_what_is_durable() {
     let (done, reports) = mpsc::channel();
     let submit = |value: &'static [u8], position: Position| {
         let (done, durable) = (done.clone(), checkpoint.clone());
-        checkpointer.submit(
-            move || vec![put(Table::Head, "", value)],
-            position,
-            move |result| done.send((result, durable.position().applied)).unwrap(),
-        );
+        checkpointer.submit(vec![put(Table::Head, "", value)], position, move |result| {
+            done.send((result, durable.position().applied)).unwrap();
+        });
     };
     for index in 1..=20 {
         submit(b"in order", at(index));
@@ -430,7 +428,7 @@ fn stopping_writes_what_was_submitted() {
     let (checkpoint, _) = open(dir.path()).unwrap();
     let checkpointer = Checkpointer::start(Arc::new(checkpoint)).unwrap();
     for index in 1..=5 {
-        checkpointer.submit(move || sample(10), at(index), |_| ());
+        checkpointer.submit(sample(10), at(index), |_| ());
     }
     checkpointer.stop();
     assert_eq!(open(dir.path()).unwrap().1, at(5));
@@ -535,7 +533,7 @@ fn a_full_disk_is_waited_out() {
     let checkpoint = Arc::new(checkpoint);
     let checkpointer = Checkpointer::start(checkpoint.clone()).unwrap();
     let (done, reports) = mpsc::channel();
-    checkpointer.submit(|| sample(500), at(2), move |result| done.send(result).unwrap());
+    checkpointer.submit(sample(500), at(2), move |result| done.send(result).unwrap());
     let deadline = Instant::now() + Duration::from_secs(10);
     while !checkpointer.disk_full() {
         assert!(Instant::now() < deadline, "the full disk is not noticed");

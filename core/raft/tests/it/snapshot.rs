@@ -28,7 +28,7 @@ impl Node {
 
     fn with(rows: &[Row], position: &Position) -> Self {
         let node = Self::new();
-        node.checkpoint.write(rows, position).unwrap();
+        node.checkpoint.write(&rows, position).unwrap();
         node
     }
 

@@ -13,6 +13,7 @@ use proptest::strategy::ValueTree as _;
 
 use crate::commands::{Entry, entries, key};
 use crate::model::{Keys, Model, live_bytes};
+use crate::rows_of;
 
 fn store() -> Store {
     Store::new(Box::new(NoProgram))
@@ -30,7 +31,8 @@ fn load<'a>(rows: impl Iterator<Item = (Table, &'a [u8], &'a [u8])>) -> Store {
 type Disk = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
 fn write(disk: &mut Disk, delta: &Delta) {
-    let rows = delta.rows();
+    let rows = rows_of(delta);
+    assert!(rows == rows_of(delta), "the same rows when it is gone through again");
     assert_eq!(delta.is_empty(), rows.is_empty());
     assert!(rows.is_sorted_by(|a, b| (a.table, &a.key) < (b.table, &b.key)), "in order, one row a key");
     for Row { table, key, value } in rows {

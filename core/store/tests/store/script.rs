@@ -19,6 +19,8 @@ use coracle_store::{
 };
 use datadriven::TestCase;
 
+use crate::rows_of;
+
 pub struct Script {
     store: Store,
     now: Timestamp,
@@ -199,7 +201,7 @@ impl Script {
 
     fn checkpoint(&mut self) -> String {
         let mut text = String::new();
-        for row in self.store.take_delta().rows() {
+        for row in rows_of(&self.store.take_delta()) {
             let name = match row.table {
                 Table::Keys => self.name(&Key::from_bytes(&row.key).expect("a family")),
                 Table::Changes => {
