@@ -17,8 +17,10 @@ pub(super) fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, Sto
     bounded("meta", meta.len(), 0, META_BYTES)?;
     let session = session(&attach)?;
     let (lock, view) = (Lock::new(&name), txn.view());
+    // One look tells of most locks that there is nothing to look at.
+    let idle = lock.has_at_most(view, 0);
     // Asking again is the same claim.
-    match lock.claim(view, session) {
+    match if idle { None } else { lock.claim(view, session) } {
         Some(Claimed::Wait(_, waiter)) if !waiter.together.is_empty() => {
             return Err(Refusal::OtherClaim(name).into());
         }
@@ -40,8 +42,7 @@ pub(super) fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, Sto
         None => {}
     }
     alive(view, &attach, session)?;
-    // One look tells of most locks that there is nothing to look at.
-    let (mut counts, closed, held) = if lock.has_at_most(view, 0) {
+    let (mut counts, closed, held) = if idle {
         (Counts::default(), None, None)
     } else {
         (lock.counts(view), config::closed(&lock, view), advance::mode(&lock, view))

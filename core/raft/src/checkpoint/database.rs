@@ -11,6 +11,7 @@ use redb::{
 
 use super::storage::{Paced, Storage};
 use super::{Error, FORMAT, Options, Position};
+use crate::priority;
 
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -187,6 +188,7 @@ impl Database {
                 } else {
                     open.remove(key).map_err(Error::redb("write", &self.path))?;
                 }
+                priority::rest();
                 row = rows.next();
             }
         }
@@ -223,6 +225,7 @@ impl Database {
                         redb::CursorError::Storage(e) => Error::redb("fill", &self.path)(e),
                         e => Error::damaged(&self.path, name(table), &e),
                     })?;
+                    priority::rest();
                     row = rows.next()?;
                 }
                 end.close().map_err(Error::redb("fill", &self.path))?;

@@ -47,7 +47,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 16 * 1024 * 1024, unsynced_bytes: 8 * 1024 * 1024 }
+        Self { cache_bytes: 16 * 1024 * 1024, unsynced_bytes: 1024 * 1024 }
     }
 }
 

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
+use crate::priority;
+
 /// Opens database files. [`Native`] in production; tests put a disk of their own here that fails, runs full or
 /// forgets what was not synced.
 pub trait Storage: Debug + Send + Sync {
@@ -71,6 +73,8 @@ impl StorageBackend for Paced {
         if self.unsynced.fetch_add(length, Ordering::Relaxed) + length >= self.unsynced_max {
             self.sync_data()?;
         }
+        // A commit writes thousands of pages, one by one.
+        priority::rest();
         Ok(())
     }
 
