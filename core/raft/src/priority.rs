@@ -71,7 +71,7 @@ mod tests {
         };
         assert!(!rested(), "nobody waits for this thread");
         let (at_once, later) = in_background("test", || {
-            RUNNING.set(Some(Instant::now() + Duration::from_secs(60)));
+            RUNNING.set(Some(Instant::now() + Duration::from_mins(1)));
             let at_once = rested();
             RUNNING.set(Instant::now().checked_sub(TURN));
             (at_once, rested())
