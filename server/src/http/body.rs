@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
 use coracle_api::{Code, OCTET_STREAM, Problem, TEXT};
 use coracle_store::ContentType;
@@ -129,6 +130,14 @@ fn too_deep(json: &[u8]) -> bool {
         }
     }
     false
+}
+
+/// Read what a refused request still sends: a connection that is closed on a client that sends is reset, and takes the
+/// answer along. Who asked whether to send has sent nothing.
+pub async fn forget(request: Request) {
+    if !request.headers().contains_key(header::EXPECT) {
+        drain(request.into_body()).await;
+    }
 }
 
 /// Read and forget, within reason.

@@ -18,7 +18,7 @@ use super::call::{Call, Peer};
 use super::problem::{Answer, Carried, Refused, retry_after};
 use super::respond::{LEADER, MEMBER, REQUEST_ID, REVISION};
 use super::router::{self, Handled};
-use super::{json, respond};
+use super::{body, json, respond};
 use crate::edge::Edge;
 
 /// Marks a request whose head gives both a length and a transfer coding.
@@ -76,16 +76,24 @@ impl Service {
 
 /// The answer under way, and the route it is counted under.
 fn handled(edge: &Edge, request: Request, peer: Arc<Peer>) -> (&'static str, Handled) {
-    let admitted =
-        check(edge, &request, &peer).and_then(|()| edge.admit(frees(request.method(), request.uri().path())));
+    if let Err(refused) = check(edge, &request, &peer) {
+        return ("", Box::pin(std::future::ready(Err(refused))));
+    }
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let (route, handled) = match admitted {
+    match edge.admit(frees(&method, uri.path())) {
         Ok(admitted) => {
-            router::lead(&method, uri.path(), || Call::new(edge.clone(), request, peer, Some(admitted)))
+            let call = || Call::new(edge.clone(), request, peer, Some(admitted));
+            let (route, handled) = router::lead(&method, uri.path(), call);
+            (route, handled.unwrap_or_else(|refused| Box::pin(std::future::ready(Err(refused)))))
         }
-        Err(refused) => ("", Err(refused)),
-    };
-    (route, handled.unwrap_or_else(|refused| Box::pin(std::future::ready(Err(refused)))))
+        Err(refused) => {
+            let refused = async move {
+                body::forget(request).await;
+                Err(refused)
+            };
+            ("", Box::pin(refused))
+        }
+    }
 }
 
 /// The response, whatever happens.
