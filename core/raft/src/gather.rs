@@ -1,4 +1,4 @@
-//! What comes in the same moment, taken together.
+//! ③ What comes in the same moment, taken together.
 //!
 //! A node that is busy has more to do with each turn of its runtime; what it gathers then costs one write, one system
 //! call, one wake-up instead of many. A node that is idle waits for nobody. Lock + release at 64 clients over three nodes:
