@@ -118,11 +118,8 @@ struct SteadyRun {
     /// Seconds between two looks at the memory
     #[arg(long, default_value_t = 3.0)]
     every: f64,
-    #[arg(long, default_value_t = 10_000)]
-    keys: u32,
-    /// Size of the values, in bytes
-    #[arg(long, default_value_t = 256)]
-    value_size: usize,
+    #[command(flatten)]
+    sizes: Sizes,
     #[command(flatten)]
     programs: ProgramOptions,
 }
@@ -151,14 +148,11 @@ struct LoadOptions {
     /// but of watch-rate and renew-many
     #[arg(long)]
     rate: Option<f64>,
-    #[arg(long, default_value_t = 10_000)]
-    keys: u32,
+    #[command(flatten)]
+    sizes: Sizes,
     /// Sessions of renew-many: each is renewed every 5 s
     #[arg(long, default_value_t = 100_000)]
     sessions: u32,
-    /// Size of the values, in bytes
-    #[arg(long, default_value_t = 256)]
-    value_size: usize,
     /// HTTP/2 connections to each node of etcd, shared by the clients, or `each` for one to each client, or `gateway`
     /// for its JSON gateway; of several, each is measured in its turn
     #[arg(long, value_delimiter = ',', default_value = "2,each")]
@@ -169,6 +163,16 @@ struct LoadOptions {
     /// Add the records to this file, as JSON lines
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+/// What is written, alike for every service.
+#[derive(Args)]
+struct Sizes {
+    #[arg(long, default_value_t = 10_000)]
+    keys: u32,
+    /// Size of the values, in bytes
+    #[arg(long, default_value_t = 256)]
+    value_size: usize,
 }
 
 #[derive(Args)]
@@ -305,7 +309,7 @@ async fn run_steadily(run: &SteadyRun) -> Result<()> {
     let directory = run.programs.directory()?;
     println!("{}, commit {}", program.version()?, record::commit());
     let cluster = program.start(run.programs.nodes, directory.path()).await?;
-    let steady = Steady { length, every, keys: run.keys, value_bytes: run.value_size };
+    let steady = Steady { length, every, keys: run.sizes.keys, value_bytes: run.sizes.value_size };
     println!("{}", steady.measure(&cluster).await?);
     run.programs.kept(directory.path());
     Ok(())
@@ -348,8 +352,8 @@ impl LoadOptions {
             let workload = work.workload;
             let shape = Shape {
                 clients: work.clients.unwrap_or(self.clients),
-                keys: self.keys,
-                value_bytes: self.value_size,
+                keys: self.sizes.keys,
+                value_bytes: self.sizes.value_size,
                 sessions: self.sessions,
             };
             let rate = self.rate.filter(|_| workload != Workload::LockContended);

@@ -14,13 +14,13 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
 
-use crate::ProgramOptions;
 use crate::http1::{Connection, Request};
 use crate::load::LATENCY_US_MAX;
 use crate::processes::{Reading, ToF64, Watched};
 use crate::table::grouped;
 use crate::tail::{cells, peak};
 use crate::workload::{KeyChoice, Shape, fill_value, key_name};
+use crate::{ProgramOptions, Sizes};
 
 #[derive(Args)]
 pub struct Overload {
@@ -39,11 +39,8 @@ pub struct Overload {
     /// Priority of this program while it overloads; the greater the lower (as `nice` has it)
     #[arg(long, default_value_t = 0)]
     nice: i32,
-    #[arg(long, default_value_t = 10_000)]
-    keys: u32,
-    /// Size of the values, in bytes
-    #[arg(long, default_value_t = 256)]
-    value_size: usize,
+    #[command(flatten)]
+    sizes: Sizes,
     #[command(flatten)]
     programs: ProgramOptions,
 }
@@ -87,8 +84,8 @@ pub async fn run(options: Overload) -> Result<()> {
     let (hosts, watched) = (cluster.hosts(), Watched { servers: cluster.pids(), ..Watched::default() });
     let shape = Shape {
         clients: options.connections,
-        keys: options.keys,
-        value_bytes: options.value_size,
+        keys: options.sizes.keys,
+        value_bytes: options.sizes.value_size,
         sessions: 1,
     };
     let mut highest = 0.0_f64;

@@ -14,7 +14,6 @@ use rustix::process::Signal;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::ProgramOptions;
 use crate::cluster::{Cluster, Program};
 use crate::coracle::Coracle;
 use crate::http1::Connection;
@@ -25,6 +24,7 @@ use crate::record::Noise;
 use crate::service::{Client, Service};
 use crate::table::grouped;
 use crate::workload::{Shape, Workload};
+use crate::{ProgramOptions, Sizes};
 
 #[derive(Args)]
 pub struct Tail {
@@ -40,11 +40,8 @@ pub struct Tail {
     /// Connections among which the load is spread
     #[arg(long, default_value_t = 256)]
     clients: usize,
-    #[arg(long, default_value_t = 10_000)]
-    keys: u32,
-    /// Size of the values, in bytes
-    #[arg(long, default_value_t = 256)]
-    value_size: usize,
+    #[command(flatten)]
+    sizes: Sizes,
     #[command(flatten)]
     programs: ProgramOptions,
 }
@@ -68,8 +65,12 @@ pub async fn run(options: Tail) -> Result<()> {
     let program = options.programs.program(crate::ServiceName::Coracle, &[])?;
     let directory = options.programs.directory()?;
     let mut cluster = program.start(options.programs.nodes, directory.path()).await?;
-    let shape =
-        Shape { clients: options.clients, keys: options.keys, value_bytes: options.value_size, sessions: 1 };
+    let shape = Shape {
+        clients: options.clients,
+        keys: options.sizes.keys,
+        value_bytes: options.sizes.value_size,
+        sessions: 1,
+    };
     let peak = peak(&cluster.hosts(), PEAK_CLIENTS, shape).await?;
     let rate = peak * options.share;
     println!(
@@ -284,8 +285,8 @@ impl Load {
     async fn start(hosts: &[String], options: &Tail, rate: f64) -> Result<Self> {
         let shape = Shape {
             clients: options.clients,
-            keys: options.keys,
-            value_bytes: options.value_size,
+            keys: options.sizes.keys,
+            value_bytes: options.sizes.value_size,
             sessions: 1,
         };
         let service = Coracle::new(hosts, shape);
