@@ -147,7 +147,7 @@ settings! {
     idle_timeout: Span = "2m" "DURATION" "A connection without a request is closed after this";
     shutdown_grace: Span = "10s" "DURATION" "Time for running requests when stopping";
     checkpoint_interval: Span = "30s" "DURATION" "A checkpoint is written this often while there are changes";
-    checkpoint_bytes: ByteSize = "64MiB" "SIZE" "A checkpoint is written after so much log";
+    checkpoint_bytes: ByteSize = "64MiB" "SIZE" "A checkpoint is written after about so much log";
     segment_bytes: ByteSize = "64MiB" "SIZE" "Size of a log file";
     keep_log_entries: u64 = "100000" "N" "Log kept for members that were away, unless it exceeds the next; who was away for longer gets a snapshot";
     keep_log_bytes: ByteSize = "128MiB" "SIZE" "The same in bytes";

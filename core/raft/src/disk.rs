@@ -95,9 +95,8 @@ impl Disk {
     /// If the snapshot is damaged or older than the checkpoint; nothing is replaced then.
     pub async fn install(self: &Arc<Self>, snapshot: SnapshotData) -> io::Result<(Store, Position)> {
         let disk = self.clone();
-        tokio::task::spawn_blocking(move || disk.install_blocking(&snapshot))
-            .await
-            .map_err(io::Error::other)?
+        let install = move || priority::in_background("install", || disk.install_blocking(&snapshot))?;
+        tokio::task::spawn_blocking(install).await.map_err(io::Error::other)?
     }
 
     fn install_blocking(&self, snapshot: &SnapshotData) -> io::Result<(Store, Position)> {

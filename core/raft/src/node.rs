@@ -28,7 +28,7 @@ pub struct Options {
     pub start: Start,
     /// Replicated settings this node proposes when it leads and they differ.
     pub settings: Settings,
-    /// Checkpoint after so many bytes of log, or `checkpoint_interval` if anything changed.
+    /// Checkpoint after about so many bytes of log (the nodes take turns), or `checkpoint_interval` if anything changed.
     pub checkpoint_bytes: u64,
     pub checkpoint_interval: Duration,
     /// Size of a log segment file in bytes.

@@ -49,9 +49,14 @@ pub struct Row {
 pub type RowRef<'a> = (Table, &'a [u8], Option<&'a [u8]>);
 
 /// Rows that can be gone through, as often as it takes: a disk may be full the first time.
+///
+/// Both are long work in one go, so they call `turn` again and again: there the caller may give way to others.
 pub trait RowSource {
     /// From the first row on.
-    fn rows(&self) -> Box<dyn RowCursor + '_>;
+    fn rows(&self, turn: &mut dyn FnMut()) -> Box<dyn RowCursor + '_>;
+
+    /// Let go of all that the rows are made of.
+    fn discard(self: Box<Self>, turn: &mut dyn FnMut());
 }
 
 /// Rows in table and key order, one row a key, each made when it is asked for and gone with the next: a checkpoint is a
@@ -61,9 +66,11 @@ pub trait RowCursor {
 }
 
 impl<T: AsRef<[Row]>> RowSource for T {
-    fn rows(&self) -> Box<dyn RowCursor + '_> {
+    fn rows(&self, _turn: &mut dyn FnMut()) -> Box<dyn RowCursor + '_> {
         Box::new(self.as_ref().iter())
     }
+
+    fn discard(self: Box<Self>, _turn: &mut dyn FnMut()) {}
 }
 
 impl RowCursor for std::slice::Iter<'_, Row> {
@@ -96,8 +103,21 @@ impl Delta {
 
 impl RowSource for Delta {
     /// Encoding happens in the cursor, outside the state's lock.
-    fn rows(&self) -> Box<dyn RowCursor + '_> {
-        Box::new(DeltaRows::new(self))
+    fn rows(&self, turn: &mut dyn FnMut()) -> Box<dyn RowCursor + '_> {
+        Box::new(DeltaRows::new(self, turn))
+    }
+
+    /// Of a change that history has forgotten meanwhile, this is the end.
+    fn discard(self: Box<Self>, turn: &mut dyn FnMut()) {
+        let Self { changes, replies, .. } = *self;
+        for change in changes {
+            drop(change);
+            turn();
+        }
+        for reply in replies {
+            drop(reply);
+            turn();
+        }
     }
 }
 
@@ -112,10 +132,11 @@ struct DeltaRows<'a> {
 }
 
 impl<'a> DeltaRows<'a> {
-    fn new(delta: &'a Delta) -> Self {
+    fn new(delta: &'a Delta, turn: &mut dyn FnMut()) -> Self {
         let mut keys = BTreeMap::new();
         for event in delta.changes.iter().flat_map(|change| &change.events) {
             keys.insert(&event.key, event.record.as_ref());
+            turn();
         }
         let mut chunks: BTreeMap<_, _> = delta.forgotten_chunks.iter().map(|first| (*first, None)).collect();
         for chunk in cut(&delta.changes, &delta.chunks, delta.compacted) {
@@ -124,6 +145,7 @@ impl<'a> DeltaRows<'a> {
         let mut replies = BTreeMap::new();
         for change in &delta.replies {
             replies.insert(reply_key(&change.principal, &change.key), change.kept.as_ref());
+            turn();
         }
         Self {
             head: delta.dirty.then_some(&delta.head),

@@ -31,6 +31,7 @@ pub use self::position::Position;
 pub use self::staged::Staged;
 pub use self::storage::{Native, Storage};
 pub use self::writer::Checkpointer;
+use crate::priority;
 
 /// Version of the layout: of CURRENT, the tables, the row checksum and the position.
 pub const FORMAT: u32 = 1;
@@ -134,7 +135,7 @@ impl Checkpoint {
         let database = self.database()?;
         self.forwards(position)?;
         let _parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
-        if let Err(e) = database.write(&mut *rows.rows(), position) {
+        if let Err(e) = database.write(&mut *rows.rows(&mut priority::rest), position) {
             // redb accepts nothing after a failed commit: forget the handle and open the file again next time.
             lock(&self.live).database = None;
             return Err(e);

@@ -100,6 +100,7 @@ fn run(checkpoint: &Checkpoint, queue: &mpsc::Receiver<Job>, shared: &Shared) {
         failed |= matches!(&result, Err(e) if !matches!(e, Error::Backwards { .. }));
         shared.pending.fetch_sub(1, Ordering::AcqRel);
         (job.done)(result);
+        job.rows.discard(&mut priority::rest);
     }
 }
 

@@ -12,7 +12,7 @@ mod watchers;
 
 /// The rows of a delta, all at once.
 fn rows_of(delta: &Delta) -> Vec<Row> {
-    let mut cursor = delta.rows();
+    let mut cursor = delta.rows(&mut || ());
     let mut rows = Vec::new();
     while let Some((table, key, value)) = cursor.next() {
         rows.push(Row { table, key: key.to_vec(), value: value.map(<[u8]>::to_vec) });

@@ -5,7 +5,7 @@ use coracle_store::limits::{COMPACT_SLICE, DELETE_SLICE, EXPIRE_SLICE, HOLDS, OP
 use coracle_store::program::NoProgram;
 use coracle_store::{
     Action, Attach, Command, ContentType, Idempotency, Key, Loader, Millis, Operation, Outcome, Principal,
-    Refusal, Reply, Revision, SessionId, Store, Timestamp, Value,
+    Refusal, Reply, Revision, RowSource, SessionId, Store, Timestamp, Value,
 };
 
 use crate::rows_of;
@@ -230,4 +230,20 @@ fn large_histories_are_cut_into_chunks_that_go_one_by_one() {
     assert_eq!(again.compact_revision(), Revision(55));
     assert!(again.rows() == store.rows());
     assert!(again.changes_after(Revision(55)).unwrap().eq(store.changes_after(Revision(55)).unwrap()));
+}
+
+/// Each piece of long work in one go is a moment at which the thread may give way.
+#[test]
+fn the_rows_of_a_delta_are_found_and_let_go_in_turns() {
+    const CHANGES: usize = 1_000;
+    let mut store = store();
+    for _ in 0..CHANGES {
+        apply(&mut store, transaction(vec![put(kv("same"), Attach::None)]));
+    }
+    let delta = Box::new(store.take_delta());
+    let (mut found, mut let_go) = (0, 0);
+    drop(delta.rows(&mut || found += 1));
+    assert!(found >= CHANGES, "{found}");
+    delta.discard(&mut || let_go += 1);
+    assert!(let_go >= CHANGES, "{let_go}");
 }
