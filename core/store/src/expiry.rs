@@ -60,7 +60,7 @@ impl Entry<'_> {
                     gone.push((key, record));
                 } else if session.on_expire == OnExpire::Release {
                     let Record { value, content_type, .. } = Record::clone(&record);
-                    self.txn.write(key, Some(&record), Draft { value, content_type, session: None }, cause);
+                    self.txn.write(key, Draft { value, content_type, session: None }, cause);
                 } else {
                     self.txn.delete(&key, cause);
                 }

@@ -14,28 +14,27 @@ const INLINE_BYTES: usize = 1024;
 
 /// Hash of one row. `scratch` is only there to be reused.
 pub(crate) fn row(key: &Key, record: &Record, scratch: &mut Vec<u8>) -> u128 {
-    scratch.clear();
-    length(scratch, key.as_bytes());
-    scratch.extend_from_slice(key.as_bytes());
-    for number in [
+    let (content_type, other) = match &record.content_type {
+        ContentType::Text => (0, ""),
+        ContentType::Binary => (1, ""),
+        ContentType::Json => (2, ""),
+        ContentType::Other(name) => (3, &***name),
+    };
+    // Numbers first, and all at once: what follows them is of the lengths that they say.
+    let numbers = [
         record.create_revision.0,
         record.mod_revision.0,
         record.version,
         record.session.map_or(0, |session| session.0),
-    ] {
-        scratch.extend_from_slice(&number.to_le_bytes());
-    }
-    match &record.content_type {
-        ContentType::Text => scratch.push(0),
-        ContentType::Binary => scratch.push(1),
-        ContentType::Json => scratch.push(2),
-        ContentType::Other(name) => {
-            scratch.push(3);
-            length(scratch, name.as_bytes());
-            scratch.extend_from_slice(name.as_bytes());
-        }
-    }
-    length(scratch, &record.value);
+        content_type,
+        key.as_bytes().len() as u64,
+        other.len() as u64,
+        record.value.len() as u64,
+    ];
+    scratch.clear();
+    scratch.extend_from_slice(numbers.map(u64::to_le_bytes).as_flattened());
+    scratch.extend_from_slice(key.as_bytes());
+    scratch.extend_from_slice(other.as_bytes());
     if record.value.len() > INLINE_BYTES {
         scratch.extend_from_slice(&xxh3_128(&record.value).to_le_bytes());
     } else {
@@ -63,8 +62,4 @@ pub(crate) fn seal(bytes: &mut Vec<u8>) {
 pub(crate) fn unseal(sealed: &[u8]) -> Option<&[u8]> {
     let (bytes, sum) = sealed.split_last_chunk::<8>()?;
     (xxh3_64(bytes) == u64::from_le_bytes(*sum)).then_some(bytes)
-}
-
-fn length(scratch: &mut Vec<u8>, bytes: &[u8]) {
-    scratch.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
 }

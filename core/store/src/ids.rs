@@ -1,11 +1,11 @@
 //! Newtypes for every identity and unit that crosses the store's border.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
+
+use crate::stored::Stored;
 
 /// The global counter of changes. The empty store is at revision 0, the first change makes revision 1; every
 /// mutating entry takes one step and all its changes share it; an entry that changes nothing does not move it.
@@ -95,34 +95,21 @@ impl Family {
 /// A key: the family byte, then the name (any bytes, 1..=512 of them in the KV family). Cheap to clone.
 ///
 /// A key is compared many times for each time it is made, mostly in ordered maps of many: a short one is stored in
-/// place, so that comparing it touches no other memory, and is compared as two numbers.
-#[derive(Clone)]
+/// place, so that comparing it touches no other memory, and is compared as a few numbers.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(Stored);
-
-/// Longest key stored in place: what fits beside its length into four words.
-const IN_PLACE: usize = 30;
-
-#[derive(Clone)]
-enum Stored {
-    /// How many there are, and the bytes, filled up with zeros.
-    InPlace(u8, [u8; IN_PLACE]),
-    Shared(Arc<[u8]>),
-}
 
 impl Key {
     /// The key `name` of `family`.
     #[must_use]
     pub fn new(family: Family, name: &[u8]) -> Self {
-        if name.len() < IN_PLACE {
-            let mut bytes = [0; IN_PLACE];
-            bytes[0] = family.0;
-            bytes[1..=name.len()].copy_from_slice(name);
-            return Self(Stored::InPlace(name.len().to_le_bytes()[0] + 1, bytes));
-        }
-        let mut bytes = Vec::with_capacity(name.len() + 1);
-        bytes.push(family.0);
-        bytes.extend_from_slice(name);
-        Self(Stored::Shared(bytes.into()))
+        Self(Stored::new(&[family.0]).joined(&[name]))
+    }
+
+    /// The key that begins with the bytes of this one and goes on with these: of something that belongs to it.
+    #[must_use]
+    pub fn within(&self, rest: &[&[u8]]) -> Self {
+        Self(self.0.joined(rest))
     }
 
     /// The family it belongs to.
@@ -141,10 +128,7 @@ impl Key {
     #[must_use]
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        match &self.0 {
-            Stored::InPlace(length, bytes) => &bytes[..usize::from(*length)],
-            Stored::Shared(bytes) => bytes,
-        }
+        self.0.as_bytes()
     }
 
     /// The first key after all that start with `prefix` (family byte first); `None` if nothing can follow.
@@ -152,62 +136,16 @@ impl Key {
     #[must_use]
     pub fn after_prefix(prefix: &[u8]) -> Option<Self> {
         let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
-        let mut after = Self::from_bytes(&prefix[..=last])?;
-        match &mut after.0 {
-            Stored::InPlace(_, bytes) => bytes[last] += 1,
-            Stored::Shared(bytes) => Arc::make_mut(bytes)[last] += 1,
-        }
-        Some(after)
+        let mut after = Stored::new(&prefix[..=last]);
+        after.make_mut()[last] += 1;
+        Some(Self(after))
     }
 
     /// A key from its stored bytes; `None` if there is no family byte.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (family, name) = bytes.split_first()?;
-        Some(Self::new(Family(*family), name))
+        (!bytes.is_empty()).then(|| Self(Stored::new(bytes)))
     }
-}
-
-impl PartialEq for Key {
-    #[inline]
-    fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Stored::InPlace(length, bytes), Stored::InPlace(other_length, other)) => {
-                length == other_length && bytes == other
-            }
-            _ => self.as_bytes() == other.as_bytes(),
-        }
-    }
-}
-
-impl Eq for Key {}
-
-impl PartialOrd for Key {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Key {
-    /// That of the bytes. Where both are in place no call is made to compare memory.
-    #[inline]
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (&self.0, &other.0) {
-            // One that begins with the other differs from it in a byte that is not zero, or in its length alone.
-            (Stored::InPlace(length, bytes), Stored::InPlace(other_length, other)) => {
-                numbers(bytes).cmp(&numbers(other)).then(length.cmp(other_length))
-            }
-            _ => self.as_bytes().cmp(other.as_bytes()),
-        }
-    }
-}
-
-/// Bytes in place as numbers of the same order: the first sixteen, the last sixteen.
-#[inline]
-fn numbers(bytes: &[u8; IN_PLACE]) -> (u128, u128) {
-    let (first, last) = (bytes.first_chunk(), bytes.last_chunk());
-    let number = |bytes: Option<&[u8; 16]>| bytes.map_or(0, |bytes| u128::from_be_bytes(*bytes));
-    (number(first), number(last))
 }
 
 /// As its bytes: it can be looked up by them.
@@ -245,45 +183,46 @@ impl<'b, C> Decode<'b, C> for Key {
     }
 }
 
-/// Bytes of a user: a value, a payload. Shared, immutable, cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Value(Arc<[u8]>);
+/// Bytes of a user: a value, a payload. Immutable, cheap to clone; a short one, such as most rows of recipes, is stored
+/// in place.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Value(Stored);
 
 impl Value {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_bytes()
     }
 }
 
 impl std::ops::Deref for Value {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.0
+        self.as_bytes()
     }
 }
 
 impl AsRef<[u8]> for Value {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        self.as_bytes()
     }
 }
 
 impl From<&[u8]> for Value {
     fn from(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+        Self(Stored::new(bytes))
     }
 }
 
 impl From<Vec<u8>> for Value {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(bytes.into())
+        bytes.as_slice().into()
     }
 }
 
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0.escape_ascii())
+        write!(f, "\"{}\"", self.escape_ascii())
     }
 }
 
@@ -293,13 +232,13 @@ impl<C> Encode<C> for Value {
         e: &mut minicbor::Encoder<W>,
         _: &mut C,
     ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        e.bytes(&self.0)?.ok()
+        e.bytes(self)?.ok()
     }
 }
 
 impl<'b, C> Decode<'b, C> for Value {
     fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        Ok(Self(d.bytes()?.into()))
+        Ok(d.bytes()?.into())
     }
 }
 
@@ -308,6 +247,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::stored::IN_PLACE;
 
     #[test]
     fn keys_are_their_bytes_whether_in_place_or_not() {

@@ -29,6 +29,7 @@ pub mod reply;
 pub mod session;
 pub mod steps;
 pub mod store;
+mod stored;
 pub mod txn;
 pub mod watch;
 

@@ -47,6 +47,12 @@ impl Keys {
         self.records.get_key_value(key)
     }
 
+    /// Keys that start with `prefix`, from the first on.
+    pub fn front(&self, prefix: Key) -> impl Iterator<Item = (&Key, &Arc<Record>)> + use<'_> {
+        let from = self.records.range::<Key, _>((Bound::Included(&prefix), Bound::Unbounded));
+        from.take_while(move |(key, _)| key.as_bytes().starts_with(prefix.as_bytes()))
+    }
+
     pub fn iter(&self) -> btree_map::Iter<'_, Key, Arc<Record>> {
         self.records.iter()
     }
@@ -56,8 +62,37 @@ impl Keys {
         self.records.range(bounds)
     }
 
+    /// Write what is made of the present record. Answers the key as it is stored, what it was, and what it is.
+    pub fn write(&mut self, key: Key, make: impl FnOnce(Option<&Record>) -> Record) -> Written {
+        let (key, previous, record) = match self.records.entry(key) {
+            btree_map::Entry::Vacant(place) => {
+                let record = Arc::new(make(None));
+                let key = place.key().clone();
+                place.insert(record.clone());
+                (key, None, record)
+            }
+            btree_map::Entry::Occupied(mut place) => {
+                let record = Arc::new(make(Some(place.get())));
+                let key = place.key().clone();
+                (key, Some(place.insert(record.clone())), record)
+            }
+        };
+        self.count(&key, previous.as_deref(), Some(&record));
+        Written { key, previous, record }
+    }
+
     /// Set or remove a key and answer what it was.
     pub fn replace(&mut self, key: &Key, record: Option<&Arc<Record>>) -> Option<Arc<Record>> {
+        let previous = match record {
+            Some(new) => self.records.insert(key.clone(), new.clone()),
+            None => self.records.remove(key),
+        };
+        self.count(key, previous.as_deref(), record.map(|record| &**record));
+        previous
+    }
+
+    /// A key went from one record to another, or to none.
+    fn count(&mut self, key: &Key, previous: Option<&Record>, record: Option<&Record>) {
         let kv = usize::from(key.family() == Family::KV);
         step(record.map_or(0, |record| record.value.len()));
         if let Some(new) = record {
@@ -65,17 +100,20 @@ impl Keys {
             self.live_bytes += size(key, new.value.len());
             self.kv_count += kv;
         }
-        let previous = match record {
-            Some(new) => self.records.insert(key.clone(), new.clone()),
-            None => self.records.remove(key),
-        };
-        if let Some(old) = &previous {
+        if let Some(old) = previous {
             self.sum = self.sum.wrapping_sub(hash::row(key, old, &mut self.scratch));
             self.live_bytes -= size(key, old.value.len());
             self.kv_count -= kv;
         }
-        previous
     }
+}
+
+/// What a write did.
+pub(crate) struct Written {
+    /// As it is stored, to share its bytes instead of holding them twice.
+    pub key: Key,
+    pub previous: Option<Arc<Record>>,
+    pub record: Arc<Record>,
 }
 
 /// Bytes a key counts against the quota.

@@ -50,7 +50,7 @@ impl Entry<'_> {
         let growth = mvcc::size(&key, value.len()).saturating_sub(before);
         self.txn.make_room(usize::try_from(growth).unwrap_or(usize::MAX))?;
         let draft = Draft { value, content_type, session };
-        let version = self.txn.write(key.clone(), current.as_ref(), draft, Cause::Command);
+        let version = self.txn.write(key.clone(), draft, Cause::Command);
         let previous = if return_previous { answer(current.as_ref()) } else { None };
         Ok(Outcome::Put(PutOutcome { key, version, session, previous }))
     }

@@ -8,11 +8,14 @@ use crate::hash;
 use crate::history::History;
 use crate::idempotency::Replies;
 use crate::ids::{Key, Revision, SessionId, Timestamp};
-use crate::mvcc::Keys;
+use crate::mvcc::{Keys, Written};
 use crate::program::Program;
 use crate::record::{Change, Event, Record};
 use crate::session::{Session, Sessions};
 use crate::txn::View;
+
+/// Room for so many events is kept from entry to entry.
+const SCRATCH_EVENTS: usize = 1_024;
 
 /// All replicated state, in memory.
 #[derive(Default)]
@@ -26,6 +29,8 @@ pub struct State {
     pub(crate) history: History,
     pub(crate) replies: Replies,
     pub(crate) unsaved: Unsaved,
+    /// Where the events of an entry are gathered, only there to be reused.
+    pub(crate) scratch: Vec<Event>,
 }
 
 impl State {
@@ -34,6 +39,20 @@ impl State {
         let previous = self.keys.replace(key, record);
         self.sessions.replaced(key, previous.as_deref(), record.map(|record| &**record));
         previous
+    }
+
+    /// Write what is made of the present record of a key, with everything that is counted or indexed over keys.
+    pub(crate) fn write(&mut self, key: Key, make: impl FnOnce(Option<&Record>) -> Record) -> Written {
+        let written = self.keys.write(key, make);
+        self.sessions.replaced(&written.key, written.previous.as_deref(), Some(&written.record));
+        written
+    }
+
+    /// Reuse what the events of an entry were gathered in, unless one entry has made it large.
+    pub(crate) fn keep_scratch(&mut self, events: Vec<Event>) {
+        if events.capacity() <= SCRATCH_EVENTS {
+            self.scratch = events;
+        }
     }
 
     pub(crate) fn hash(&self) -> u128 {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::command::{Attach, OpenSession, Principal};
 use crate::ids::{Family, Key, Revision, SessionId, Timestamp, Value};
 use crate::limits::HOLDS;
-use crate::mvcc;
+use crate::mvcc::{self, Written};
 use crate::operations::check_session;
 use crate::past::{Either, Past};
 use crate::record::{Cause, Change, ContentType, Event, Record};
@@ -62,7 +62,21 @@ impl<'a> View<'a> {
         family: Family,
         prefix: &[u8],
     ) -> impl DoubleEndedIterator<Item = (&'a Key, &'a Arc<Record>)> + use<'a> {
-        self.range(mvcc::under(Some(Key::new(family, prefix))))
+        self.under(Key::new(family, prefix))
+    }
+    /// Keys that start with the bytes of `prefix`, in order.
+    #[must_use]
+    pub fn under(self, prefix: Key) -> impl DoubleEndedIterator<Item = (&'a Key, &'a Arc<Record>)> + use<'a> {
+        self.range(mvcc::under(Some(prefix)))
+    }
+    /// The same from the first on, for the sake of a few: the end of the range is not looked for.
+    pub fn front(self, prefix: Key) -> impl Iterator<Item = (&'a Key, &'a Arc<Record>)> + use<'a> {
+        match self.at {
+            None => {
+                Either::Now(self.state.keys.front(prefix).inspect(|(_, record)| step(record.value.len())))
+            }
+            Some(_) => Either::Then(self.under(prefix)),
+        }
     }
     /// Keys from `start` (family byte included) to the end of its family, in order.
     #[must_use]
@@ -160,7 +174,8 @@ const FEW_EVENTS: usize = 16;
 
 impl<'a> Txn<'a> {
     pub(crate) fn begin(state: &'a mut State, who: &'a Principal) -> Self {
-        Self { state, who, events: Vec::new(), index: BTreeMap::new(), emptied: Vec::new(), numbers: 0 }
+        let events = std::mem::take(&mut state.scratch);
+        Self { state, who, events, index: BTreeMap::new(), emptied: Vec::new(), numbers: 0 }
     }
 
     /// The state as changed so far.
@@ -190,15 +205,18 @@ impl<'a> Txn<'a> {
     /// Write a key of any family. Attaching to a session that is not alive is the caller's mistake: resolve with
     /// [`Txn::attach`] first.
     pub fn put(&mut self, key: Key, value: Value, content_type: ContentType, session: Option<SessionId>) {
-        let (key, current) = self.stored(key);
-        self.write(key, current.as_ref(), Draft { value, content_type, session }, Cause::Command);
+        self.write(key, Draft { value, content_type, session }, Cause::Command);
     }
     /// Delete a key; true if it existed.
     pub fn delete(&mut self, key: &Key, cause: Cause) -> bool {
-        let Some(previous) = self.state.replace(key, None) else { return false };
+        self.take(key, cause).is_some()
+    }
+    /// Delete a key; answers what it was.
+    pub fn take(&mut self, key: &Key, cause: Cause) -> Option<Arc<Record>> {
+        let previous = self.state.replace(key, None)?;
         self.left(previous.session, None);
-        self.record(key.clone(), Some(previous), None, cause);
-        true
+        self.record(key.clone(), Some(previous.clone()), None, cause);
+        Some(previous)
     }
     /// Resolve a request's choice of session to a living session (`None` for no session); opens private ones.
     ///
@@ -258,31 +276,22 @@ impl<'a> Txn<'a> {
         }
     }
 
-    /// Write over `current`, which is the key's present record; answers the new version.
-    pub(crate) fn write(
-        &mut self,
-        key: Key,
-        current: Option<&Arc<Record>>,
-        draft: Draft,
-        cause: Cause,
-    ) -> u64 {
+    /// Write a key; answers its new version.
+    pub(crate) fn write(&mut self, key: Key, draft: Draft, cause: Cause) -> u64 {
         let revision = self.revision();
-        let (create_revision, version) = match current {
-            None => (revision, 1),
-            // Twice in one entry is one change.
-            Some(current) if current.mod_revision == revision => (current.create_revision, current.version),
-            Some(current) => (current.create_revision, current.version + 1),
-        };
         let Draft { value, content_type, session } = draft;
-        let record = Arc::new(Record {
-            value,
-            content_type,
-            create_revision,
-            mod_revision: revision,
-            version,
-            session,
+        let Written { key, previous, record } = self.state.write(key, |current| {
+            let (create_revision, version) = match current {
+                None => (revision, 1),
+                // Twice in one entry is one change.
+                Some(current) if current.mod_revision == revision => {
+                    (current.create_revision, current.version)
+                }
+                Some(current) => (current.create_revision, current.version + 1),
+            };
+            Record { value, content_type, create_revision, mod_revision: revision, version, session }
         });
-        let previous = self.state.replace(&key, Some(&record));
+        let version = record.version;
         self.left(previous.as_ref().and_then(|previous| previous.session), session);
         self.record(key, previous, Some(record), cause);
         version
@@ -347,20 +356,24 @@ impl<'a> Txn<'a> {
         }
         let Self { state, mut events, .. } = self;
         events.retain(|event| event.record.is_some() || event.previous.is_some());
-        if events.is_empty() {
-            return;
+        if !events.is_empty() {
+            state.revision = state.revision.next();
+            // Exactly as large as it must be, for it stays.
+            let events = events.drain(..).collect();
+            let change = Arc::new(Change { revision: state.revision, time: state.now, events });
+            state.unsaved.push(change.clone());
+            state.history.push(change);
         }
-        state.revision = state.revision.next();
-        let change = Arc::new(Change { revision: state.revision, time: state.now, events: events.into() });
-        state.unsaved.push(change.clone());
-        state.history.push(change);
+        state.keep_scratch(events);
     }
 
     /// Take everything back.
     pub(crate) fn roll_back(self) {
-        for event in self.events.into_iter().rev() {
-            self.state.replace(&event.key, event.previous.as_ref());
+        let Self { state, mut events, .. } = self;
+        while let Some(event) = events.pop() {
+            state.replace(&event.key, event.previous.as_ref());
         }
+        state.keep_scratch(events);
     }
 }
 

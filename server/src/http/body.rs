@@ -183,7 +183,7 @@ pub fn named(given: &str, body: &[u8]) -> ContentType {
     } else if given.eq_ignore_ascii_case(TEXT) && std::str::from_utf8(body).is_ok() {
         ContentType::Text
     } else {
-        ContentType::Other(given.into())
+        ContentType::Other(Box::new(given.into()))
     }
 }
 
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_stored_content_type() {
-        let other = |text: &str| ContentType::Other(text.into());
+        let other = |text: &str| ContentType::Other(Box::new(text.into()));
         for (given, body, expect) in [
             (None, &b"blue"[..], ContentType::Text),
             (None, b"\xff", ContentType::Binary),

@@ -182,9 +182,9 @@ mod tests {
             ContentType::Text,
             ContentType::Binary,
             ContentType::Json,
-            ContentType::Other("text/html".into()),
-            ContentType::Other("application/vnd.x+json".into()),
-            ContentType::Other("x/\"quoted\"".into()),
+            ContentType::Other(Box::new("text/html".into())),
+            ContentType::Other(Box::new("application/vnd.x+json".into())),
+            ContentType::Other(Box::new("x/\"quoted\"".into())),
         ];
         for value in values {
             for kind in &kinds {

@@ -138,7 +138,7 @@ fn content_type() -> impl Strategy<Value = ContentType> {
         Just(ContentType::Text),
         Just(ContentType::Binary),
         Just(ContentType::Json),
-        Just(ContentType::Other("image/png".into())),
+        Just(ContentType::Other(Box::new("image/png".into()))),
     ]
 }
 
