@@ -211,6 +211,6 @@ fn write(txn: &mut Txn<'_>, name: &str, value: i64) -> Result<(), StoreRefusal> 
     if txn.get(&key).is_none() {
         txn.make_room(KEY_OVERHEAD + name.len() + 16)?;
     }
-    txn.put(key, crate::encoded(Stored { value }).into(), ContentType::Binary, None);
+    txn.put(key, crate::row(&Stored { value }), ContentType::Binary, None);
     Ok(())
 }

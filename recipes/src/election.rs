@@ -22,7 +22,7 @@ use coracle_store::{
 use minicbor::{Decode, Encode};
 
 use crate::line::{self, Claimed, Line, Part, Terms, Waiter, decoded};
-use crate::{Described, bounded, encoded, names};
+use crate::{Described, bounded, names, row};
 
 pub use crate::line::WAITERS;
 
@@ -293,7 +293,7 @@ pub(crate) fn selection(name: &str) -> Selection {
 }
 
 fn leader_key(election: &Election) -> Key {
-    election.key(LEADER, &[])
+    election.part(LEADER)
 }
 
 /// Higher priority sorts first.
@@ -373,7 +373,7 @@ fn elect(txn: &mut Txn<'_>, election: &Election, waiter: Waiter<Candidacy>) -> L
     let mut counts = election.counts(txn.view());
     let leader = leads(election.grant(txn, &mut counts, waiter));
     election.set_counts(txn, counts);
-    txn.put(leader_key(election), encoded(&leader).into(), ContentType::Binary, None);
+    txn.put(leader_key(election), row(&leader), ContentType::Binary, None);
     leader
 }
 
@@ -426,7 +426,7 @@ fn proclaim(
     (hold.terms.value, hold.terms.content_type) = (value, content_type);
     election.set_hold(txn, &hold);
     let leader = leads(hold);
-    txn.put(leader_key(&election), encoded(&leader).into(), ContentType::Binary, None);
+    txn.put(leader_key(&election), row(&leader), ContentType::Binary, None);
     Ok(Outcome::Elected(silent(leader)))
 }
 

@@ -89,7 +89,7 @@ pub(crate) fn apply(txn: &mut Txn<'_>, _: &Principal, operation: Operation) -> R
                     if seen.is_none() {
                         txn.make_room(KEY_OVERHEAD + resource.len() + 16)?;
                     }
-                    let stored = crate::encoded(Stored { token }).into();
+                    let stored = crate::row(&Stored { token });
                     txn.put(key(&resource), stored, ContentType::Binary, None);
                 }
             }

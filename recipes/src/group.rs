@@ -250,7 +250,7 @@ fn enter(txn: &mut Txn<'_>, join: Join) -> Result<Outcome, StoreRefusal> {
     txn.make_room(grown + keys * (KEY_OVERHEAD + group.len() + id.len() + 48))?;
     let moved = current != Some(session);
     let since = before.as_ref().filter(|_| !moved).map_or(txn.now(), |(_, member)| member.since);
-    let member = crate::encoded(Member { payload, content_type, progress, since }).into();
+    let member = crate::row(&Member { payload, content_type, progress, since });
     txn.put(member_key(&group, &id), member, ContentType::Binary, Some(session));
     let seen = if moved { count(txn, &group, now.size + u64::from(before.is_none())) } else { now };
     Ok(Outcome::Joined(seen, session, before.is_none()))
@@ -273,7 +273,7 @@ fn count(txn: &mut Txn<'_>, group: &str, size: u64) -> Seen {
     if size == 0 {
         txn.delete(&view_key(group), Cause::Command);
     } else {
-        txn.put(view_key(group), crate::encoded(seen).into(), ContentType::Binary, None);
+        txn.put(view_key(group), crate::row(&seen), ContentType::Binary, None);
     }
     seen
 }

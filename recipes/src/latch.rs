@@ -232,7 +232,7 @@ fn key_of(name: &str, id: &str) -> Key {
 }
 
 fn write(txn: &mut Txn<'_>, name: &str, latch: Latch) {
-    txn.put(key(name, LATCH), crate::encoded(latch).into(), ContentType::Binary, None);
+    txn.put(key(name, LATCH), crate::row(&latch), ContentType::Binary, None);
 }
 
 fn decoded<'b, T: Decode<'b, ()>>(record: &'b Record) -> T {

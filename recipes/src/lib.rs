@@ -30,8 +30,9 @@ use std::sync::Arc;
 use coracle_store::command::{Comparison, Condition as StoreCondition};
 use coracle_store::{
     Cause, Event, Family, Key, Principal, Record, Refusal as StoreRefusal, Revision, Selection, SessionId,
-    Timestamp, Txn, View,
+    Timestamp, Txn, Value, View,
 };
+use minicbor::encode::write::Cursor;
 use minicbor::{Decode, Encode};
 
 pub use contenders::Turn;
@@ -250,6 +251,15 @@ fn encoded(value: impl Encode<()>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(128);
     minicbor::encode(value, &mut bytes).expect("writing to memory cannot fail");
     bytes
+}
+
+/// What a key holds. Most is short: written where it is gathered, it needs no memory of its own on the way.
+fn row(value: &impl Encode<()>) -> Value {
+    let mut short = Cursor::new([0; 256]);
+    match minicbor::encode(value, &mut short) {
+        Ok(()) => short.get_ref()[..short.position()].into(),
+        Err(_) => encoded(value).into(),
+    }
 }
 
 /// Refuse a text or number outside of its limits.

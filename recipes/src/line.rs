@@ -22,7 +22,7 @@ use coracle_store::{
 };
 use minicbor::{Decode, Encode};
 
-use crate::{encoded, names};
+use crate::{names, row};
 
 pub(crate) use reason::forget_reason;
 pub use reason::reason_of_break;
@@ -160,13 +160,13 @@ pub(crate) enum Part {
 
 /// One line, by what its keys begin with: family byte and name.
 pub(crate) struct Line<T> {
-    prefix: Vec<u8>,
+    prefix: Key,
     terms: PhantomData<T>,
 }
 
 impl<T: Terms> Line<T> {
     pub fn new(name: &str) -> Self {
-        Self { prefix: [&[T::FAMILY.0][..], &names::closed(name)].concat(), terms: PhantomData }
+        Self { prefix: names::object(T::FAMILY, name), terms: PhantomData }
     }
 
     /// The line that a key belongs to, its name, and what the key is.
@@ -177,18 +177,18 @@ impl<T: Terms> Line<T> {
             (&WAIT, _) => Part::Wait,
             (&other, _) => Part::Other(other),
         };
-        let prefix = key.as_bytes()[..key.as_bytes().len() - rest.len()].to_vec();
+        let prefix = Key::from_bytes(&key.as_bytes()[..key.as_bytes().len() - rest.len()])?;
         Some((Self { prefix, terms: PhantomData }, name, part))
     }
 
     /// What all its keys begin with, family byte first.
     pub fn prefix(&self) -> &[u8] {
-        &self.prefix
+        self.prefix.as_bytes()
     }
 
     /// What its timers begin with.
     pub fn timer(&self, what: &[u8]) -> Vec<u8> {
-        [&self.prefix[1..], what].concat()
+        [self.prefix.name(), what].concat()
     }
 
     /// Holds in the order of their grants.
@@ -196,13 +196,18 @@ impl<T: Terms> Line<T> {
         &self,
         view: View<'a>,
     ) -> impl DoubleEndedIterator<Item = (&'a Key, Hold<T>)> + use<'a, T> {
-        view.scan(T::FAMILY, &self.part(HOLD)[1..]).map(|(key, record)| (key, decoded(&record.value)))
+        view.under(self.part(HOLD)).map(|(key, record)| (key, decoded(&record.value)))
+    }
+
+    /// The first of them. Costs less than the first of all.
+    pub fn first_hold(&self, view: View<'_>) -> Option<Hold<T>> {
+        view.front(self.part(HOLD)).next().map(|(_, record)| decoded(&record.value))
     }
 
     /// The hold with this token.
     pub fn hold_of(&self, view: View<'_>, token: Revision) -> Option<Hold<T>> {
-        let prefix = [&self.part(HOLD)[1..], &token.0.to_be_bytes()].concat();
-        view.scan(T::FAMILY, &prefix).next().map(|(_, record)| decoded(&record.value))
+        let own = self.key(HOLD, &token.0.to_be_bytes());
+        view.front(own).next().map(|(_, record)| decoded(&record.value))
     }
 
     /// Those in the way of a claim, at most [`BLOCKERS`]: who holds; where nobody does that it cannot share with, who is
@@ -222,7 +227,13 @@ impl<T: Terms> Line<T> {
         &self,
         view: View<'a>,
     ) -> impl DoubleEndedIterator<Item = (&'a Key, Waiter<T>)> + use<'a, T> {
-        view.scan(T::FAMILY, &self.part(WAIT)[1..]).map(|(key, record)| (key, decoded(&record.value)))
+        view.under(self.part(WAIT)).map(|(key, record)| (key, decoded(&record.value)))
+    }
+
+    /// Who is granted next. Costs less than the first of all.
+    pub fn first_waiter(&self, view: View<'_>) -> Option<(Key, Waiter<T>)> {
+        let (key, record) = view.front(self.part(WAIT)).next()?;
+        Some((key.clone(), decoded(&record.value)))
     }
 
     /// Those of the line from a place to before another; without one, to the end.
@@ -232,23 +243,23 @@ impl<T: Terms> Line<T> {
         start: &Key,
         end: Option<&Key>,
     ) -> impl DoubleEndedIterator<Item = (&'a Key, Waiter<T>)> + use<'a, T> {
-        let end = end.cloned().or_else(|| Key::after_prefix(&self.part(WAIT)));
+        let end = end.cloned().or_else(|| Key::after_prefix(self.part(WAIT).as_bytes()));
         let span = view.span(start, end.as_ref());
         span.map(|(key, record)| (key, decoded(&record.value)))
     }
 
     /// Before the first place of the line.
     pub fn front(&self) -> Key {
-        self.key(WAIT, &[])
+        self.part(WAIT)
     }
 
     /// The rank of a waiter, from its key.
     pub fn rank(&self, key: &Key) -> u8 {
-        key.as_bytes()[self.prefix.len() + 1]
+        key.as_bytes()[self.prefix().len() + 1]
     }
 
     pub fn counts(&self, view: View<'_>) -> Counts {
-        match view.get(&self.key(COUNT, &[])) {
+        match view.get(&self.part(COUNT)) {
             Some(record) => decoded(&record.value),
             None => self.without_counts(view),
         }
@@ -256,23 +267,23 @@ impl<T: Terms> Line<T> {
 
     /// What no counts mean: nobody waits, and whoever holds was the first.
     fn without_counts(&self, view: View<'_>) -> Counts {
-        Counts { granted: u64::from(self.holds(view).next().is_some()), ..Counts::default() }
+        Counts { granted: u64::from(self.first_hold(view).is_some()), ..Counts::default() }
     }
 
     /// Write the counts, after the hold they are about; those that say nothing leave no key.
     pub fn set_counts(&self, txn: &mut Txn<'_>, counts: Counts) {
-        let key = self.key(COUNT, &[]);
+        let key = self.part(COUNT);
         if counts == self.without_counts(txn.view()) {
             txn.delete(&key, Cause::Command);
         } else {
-            txn.put(key, encoded(counts).into(), ContentType::Binary, None);
+            txn.put(key, row(&counts), ContentType::Binary, None);
         }
     }
 
     /// The same where nobody takes the place of who left: the counts of an object that is idle by that are never written.
     pub fn settle_counts(&self, txn: &mut Txn<'_>, counts: Counts) {
-        if counts.waiting == 0 && self.holds(txn.view()).next().is_none() {
-            txn.delete(&self.key(COUNT, &[]), Cause::Command);
+        if counts.waiting == 0 && self.first_hold(txn.view()).is_none() {
+            txn.delete(&self.part(COUNT), Cause::Command);
         } else {
             self.set_counts(txn, counts);
         }
@@ -280,28 +291,29 @@ impl<T: Terms> Line<T> {
 
     /// At most so many keys are there, of whatever part. None: nobody holds, nobody waits, nothing else is known of it.
     pub fn has_at_most(&self, view: View<'_>, keys: usize) -> bool {
-        view.scan(T::FAMILY, &self.prefix[1..]).nth(keys).is_none()
+        view.front(self.prefix.clone()).nth(keys).is_none()
     }
 
     /// Nobody holds and nobody waits.
     pub fn is_idle(&self, view: View<'_>) -> bool {
-        self.holds(view).next().is_none() && self.waiters(view).next().is_none()
+        self.first_hold(view).is_none() && self.first_waiter(view).is_none()
     }
 
     /// Forget the counts if nobody holds and nobody waits.
     pub fn tidy(&self, txn: &mut Txn<'_>) {
         if self.is_idle(txn.view()) {
-            txn.delete(&self.key(COUNT, &[]), Cause::Command);
+            txn.delete(&self.part(COUNT), Cause::Command);
         }
     }
 
     /// A session's claim: the hold, if it has one.
     pub fn claim(&self, view: View<'_>, session: SessionId) -> Option<Claimed<T>> {
-        let own = view.attached_under(session, &self.prefix);
-        let mut claims = own.filter(|key| matches!(key.as_bytes()[self.prefix.len()], HOLD | WAIT));
+        let part = self.prefix().len();
+        let own = view.attached_under(session, self.prefix());
+        let mut claims = own.filter(|key| matches!(key.as_bytes()[part], HOLD | WAIT));
         let key = claims.next()?;
         let value = &view.get(key)?.value;
-        Some(match key.as_bytes()[self.prefix.len()] {
+        Some(match key.as_bytes()[part] {
             HOLD => Claimed::Hold(decoded(value)),
             _ => Claimed::Wait(key.clone(), decoded(value)),
         })
@@ -309,13 +321,13 @@ impl<T: Terms> Line<T> {
 
     /// A session's place in the line, also of one that holds as well.
     pub fn waiter(&self, view: View<'_>, session: SessionId) -> Option<(Key, Waiter<T>)> {
-        let key = view.attached_under(session, &self.part(WAIT)).next()?;
+        let key = view.attached_under(session, self.part(WAIT).as_bytes()).next()?;
         Some((key.clone(), decoded(&view.get(key)?.value)))
     }
 
     /// How many are ahead of a waiter. Costs the way to the nearer end of the line.
     pub fn ahead(&self, view: View<'_>, key: &Key) -> u64 {
-        let line = view.scan(T::FAMILY, &self.part(WAIT)[1..]);
+        let line = view.under(self.part(WAIT));
         ahead(line.map(|(key, _)| key), key, || self.counts(view).waiting)
     }
 
@@ -351,11 +363,11 @@ impl<T: Terms> Line<T> {
 
     /// Write a hold, new or changed.
     pub fn set_hold(&self, txn: &mut Txn<'_>, hold: &Hold<T>) {
-        txn.put(self.hold_key(hold), encoded(hold).into(), ContentType::Binary, Some(hold.session));
+        txn.put(self.hold_key(hold), row(hold), ContentType::Binary, Some(hold.session));
     }
 
     pub fn hold_key(&self, hold: &Hold<T>) -> Key {
-        self.key(HOLD, &[&hold.numbers()])
+        self.key(HOLD, &hold.numbers())
     }
 
     /// End a hold. One that was granted in this very entry stays: or its token would be granted twice.
@@ -383,8 +395,8 @@ impl<T: Terms> Line<T> {
         counts.waiting += 1;
         // Two arrivals of one entry have one revision.
         let (arrival, number) = (txn.revision().0.to_be_bytes(), u64::from(txn.number()).to_be_bytes());
-        let key = self.key(WAIT, &[&[rank], &arrival, &number]);
-        txn.put(key, encoded(waiter).into(), ContentType::Binary, Some(waiter.session));
+        let key = self.part(WAIT).within(&[&[rank], &arrival, &number]);
+        txn.put(key, row(waiter), ContentType::Binary, Some(waiter.session));
     }
 
     /// Take a waiter out of the line.
@@ -404,23 +416,21 @@ impl<T: Terms> Line<T> {
         }
     }
 
-    pub fn key(&self, part: u8, rest: &[&[u8]]) -> Key {
-        let mut name = self.part(part);
-        for bytes in rest {
-            name.extend_from_slice(bytes);
-        }
-        Key::new(T::FAMILY, &name[1..])
+    pub fn key(&self, part: u8, rest: &[u8]) -> Key {
+        self.prefix.within(&[&[part], rest])
     }
 
-    fn part(&self, part: u8) -> Vec<u8> {
-        [&self.prefix[..], &[part]].concat()
+    /// A key that has nothing behind its part, and what all keys of a part begin with.
+    pub fn part(&self, part: u8) -> Key {
+        self.prefix.within(&[&[part]])
     }
 }
 
 impl<T> Hold<T> {
     /// What makes its key: grants of one entry have one token, and are told apart by their order.
-    pub(crate) fn numbers(&self) -> Vec<u8> {
-        [self.token.0.to_be_bytes(), self.ordinal.to_be_bytes()].concat()
+    pub(crate) fn numbers(&self) -> [u8; 16] {
+        let both = u128::from(self.token.0) << 64 | u128::from(self.ordinal);
+        both.to_be_bytes()
     }
 }
 

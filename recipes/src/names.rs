@@ -6,6 +6,9 @@
 
 use coracle_store::{Family, Key, View};
 
+/// The end of a name.
+const END: [u8; 2] = [0, 1];
+
 /// Names of a family's objects that start with `prefix`, after `after`, at most `limit`, in order of their bytes.
 /// Costs one look-up a name, however many keys belong to it.
 pub(crate) fn list(
@@ -41,10 +44,18 @@ pub(crate) fn open(name: &str) -> Vec<u8> {
     bytes
 }
 
+/// What all keys of an object begin with.
+pub(crate) fn object(family: Family, name: &str) -> Key {
+    if name.contains('\0') {
+        return Key::new(family, &closed(name));
+    }
+    Key::new(family, &[]).within(&[name.as_bytes(), &END])
+}
+
 /// The whole name: the prefix of all that belongs to it.
 pub(crate) fn closed(name: &str) -> Vec<u8> {
     let mut bytes = open(name);
-    bytes.extend([0, 1]);
+    bytes.extend(END);
     bytes
 }
 

@@ -21,7 +21,7 @@ use coracle_store::{
 use minicbor::{Decode, Encode};
 
 use crate::line::{self, Claimed, Counts, Line, Part, Terms, Waiter, decoded};
-use crate::{Described, bounded, encoded, names};
+use crate::{Described, bounded, names, row};
 
 pub use crate::line::WAITERS;
 
@@ -278,11 +278,11 @@ pub(crate) fn selection(name: &str) -> Selection {
 }
 
 fn limit_of(semaphore: &Semaphore, view: View<'_>) -> Option<Limit> {
-    view.get(&semaphore.key(LIMIT, &[])).map(|record| decoded(&record.value))
+    view.get(&semaphore.part(LIMIT)).map(|record| decoded(&record.value))
 }
 
 fn set_limit(txn: &mut Txn<'_>, semaphore: &Semaphore, limit: Limit) {
-    txn.put(semaphore.key(LIMIT, &[]), encoded(limit).into(), ContentType::Binary, None);
+    txn.put(semaphore.part(LIMIT), row(&limit), ContentType::Binary, None);
 }
 
 fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, StoreRefusal> {
@@ -383,7 +383,7 @@ fn advance(txn: &mut Txn<'_>, semaphore: &Semaphore) -> Vec<Hold> {
     semaphore.set_counts(txn, counts);
     semaphore.tidy(txn);
     if !limit.stays && semaphore.is_idle(txn.view()) {
-        txn.delete(&semaphore.key(LIMIT, &[]), Cause::Command);
+        txn.delete(&semaphore.part(LIMIT), Cause::Command);
     }
     granted
 }

@@ -473,7 +473,7 @@ fn place(
 }
 
 fn encoded(value: impl Encode<()>) -> Value {
-    crate::encoded(value).into()
+    crate::row(&value)
 }
 
 pub(super) fn decoded<'b, T: Decode<'b, ()>>(record: &'b Record) -> T {

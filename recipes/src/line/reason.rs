@@ -11,7 +11,7 @@ impl<T: Terms> Line<T> {
         if reason.is_empty() {
             return;
         }
-        let key = self.key(BROKEN, &[&hold.numbers()]);
+        let key = self.key(BROKEN, &hold.numbers());
         timer::set(txn, txn.now(), T::FAMILY, key.name());
         txn.put(key, Value::from(reason.as_bytes()), ContentType::Text, None);
     }

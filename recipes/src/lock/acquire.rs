@@ -63,7 +63,11 @@ pub(super) fn acquire(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, Sto
     txn.make_room(KEY_OVERHEAD + 64 + name.len() + owner.len() + meta.len() + counter)?;
     let waiter = Waiter { session, owner, terms: mode, since: txn.now(), meta, together: Vec::new() };
     if free {
-        return Ok(Outcome::Held(advance::grant(txn, &lock, waiter)));
+        return Ok(Outcome::Held(if idle {
+            lock.grant(txn, &mut counts, waiter)
+        } else {
+            advance::grant(txn, &lock, waiter)
+        }));
     }
     let blockers = lock.blockers(txn.view(), &mode, None);
     lock.join(txn, &mut counts, &waiter, ARRIVES);
@@ -107,7 +111,7 @@ pub(super) fn convert(txn: &mut Txn<'_>, wanted: Acquire) -> Result<Outcome, Sto
         cycle::check(txn.view(), session)?;
         return Ok(Outcome::Held(converted));
     }
-    if let Some((_, first)) = lock.waiters(view).next().filter(|(key, _)| lock.rank(key) == CONVERTS) {
+    if let Some((_, first)) = lock.first_waiter(view).filter(|(key, _)| lock.rank(key) == CONVERTS) {
         // Each would wait for the other to stop sharing.
         let link = |session, owner: &str| cycle::Link { session, owner: owner.into(), lock: name.clone() };
         let cycle = vec![link(session, &waiter.owner), link(first.session, &first.owner)];

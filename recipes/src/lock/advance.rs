@@ -22,7 +22,7 @@ impl Mode {
 
 /// The mode a lock is held in; `None` if it is free.
 pub(super) fn mode(lock: &Lock, view: View<'_>) -> Option<Mode> {
-    lock.holds(view).next().map(|(_, hold)| hold.terms)
+    lock.first_hold(view).map(|hold| hold.terms)
 }
 
 /// Where a waiter is, with those in its way. Costs the way to the nearer end of the line.
@@ -130,9 +130,7 @@ fn move_all(txn: &mut Txn<'_>, mut open: Vec<Lock>) -> Vec<Hold> {
 fn move_one(txn: &mut Txn<'_>, lock: &Lock, granted: &mut Vec<Hold>, open: &mut Vec<Lock>) {
     let mut counts = lock.counts(txn.view());
     let mut present = mode(lock, txn.view());
-    loop {
-        let first = lock.waiters(txn.view()).next().map(|(key, waiter)| (key.clone(), waiter));
-        let Some((key, waiter)) = first else { break };
+    while let Some((key, waiter)) = lock.first_waiter(txn.view()) {
         if lock.rank(&key) == CONVERTS {
             let Some(hold) = alone(lock, txn.view(), &waiter) else { break };
             present = Some(waiter.terms);
@@ -192,11 +190,11 @@ pub(super) fn at_the_head_of_all(
 ) -> Option<Vec<(Lock, Key, Waiter<Mode>)>> {
     let place = |name: &str| {
         let lock = Lock::new(name);
-        let (key, head) = lock.waiters(view).next()?;
+        let (key, head) = lock.first_waiter(view)?;
         let admits = head.session == waiter.session
             && head.terms.joins(mode(&lock, view))
             && config::closed(&lock, view).is_none();
-        admits.then(|| (key.clone(), head)).map(|(key, head)| (lock, key, head))
+        admits.then_some((lock, key, head))
     };
     waiter.together.iter().map(|name| place(name)).collect()
 }

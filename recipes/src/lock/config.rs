@@ -5,7 +5,7 @@ use coracle_store::{Cause, ContentType, Millis, Refusal as StoreRefusal, Timesta
 
 use super::{Config, DELAY_MS, FAMILY, HOLD_MS, Hold, Lock, Mode, Outcome, advance};
 use crate::line::{self, decoded};
-use crate::{bounded, encoded, names, timer};
+use crate::{bounded, names, row, timer};
 
 pub(super) const CONFIG: u8 = b's';
 pub(super) const CLOSED: u8 = b'd';
@@ -20,12 +20,12 @@ impl Default for Config {
 
 /// What is configured, if anything is.
 pub(super) fn of(lock: &Lock, view: View<'_>) -> Option<Config> {
-    view.get(&lock.key(CONFIG, &[])).map(|record| decoded(&record.value))
+    view.get(&lock.part(CONFIG)).map(|record| decoded(&record.value))
 }
 
 /// Until when nothing is granted.
 pub(super) fn closed(lock: &Lock, view: View<'_>) -> Option<Timestamp> {
-    view.get(&lock.key(CLOSED, &[])).map(|record| decoded(&record.value))
+    view.get(&lock.part(CLOSED)).map(|record| decoded(&record.value))
 }
 
 pub(super) fn configure(txn: &mut Txn<'_>, name: &str, config: Config) -> Result<Outcome, StoreRefusal> {
@@ -37,7 +37,7 @@ pub(super) fn configure(txn: &mut Txn<'_>, name: &str, config: Config) -> Result
     most("min_hold", config.min_hold, HOLD_MS)?;
     most("max_hold", config.max_hold, HOLD_MS)?;
     let lock = Lock::new(name);
-    let key = lock.key(CONFIG, &[]);
+    let key = lock.part(CONFIG);
     let is_new = txn.get(&key).is_none();
     if config == Config::default() {
         txn.delete(&key, Cause::Command);
@@ -45,7 +45,7 @@ pub(super) fn configure(txn: &mut Txn<'_>, name: &str, config: Config) -> Result
         if is_new {
             txn.make_room(KEY_OVERHEAD + name.len() + 32)?;
         }
-        txn.put(key, encoded(config).into(), ContentType::Binary, None);
+        txn.put(key, row(&config), ContentType::Binary, None);
     }
     Ok(Outcome::Configured(config, is_new))
 }
@@ -61,7 +61,7 @@ pub(super) fn close(txn: &mut Txn<'_>, lock: &Lock, until: Timestamp) {
         timer::clear(txn, before, FAMILY, &what);
     }
     timer::set(txn, until, FAMILY, &what);
-    txn.put(lock.key(CLOSED, &[]), encoded(until).into(), ContentType::Binary, None);
+    txn.put(lock.part(CLOSED), row(&until), ContentType::Binary, None);
 }
 
 /// A hold has ended by itself: how long the lock has to be closed for it.
@@ -101,11 +101,11 @@ pub(super) fn due(txn: &mut Txn<'_>, what: &[u8]) {
     let lock = Lock::new(&name);
     match rest.split_first() {
         Some((&CLOSED, _)) if closed(&lock, txn.view()).is_some_and(|until| until <= txn.now()) => {
-            txn.delete(&lock.key(CLOSED, &[]), Cause::Command);
+            txn.delete(&lock.part(CLOSED), Cause::Command);
             advance::advance(txn, lock);
         }
         Some((&OVERDUE, numbers)) => {
-            let key = lock.key(b'h', &[numbers]);
+            let key = lock.key(b'h', numbers);
             let hold = txn.get(&key).map(|record| decoded::<Hold>(&record.value));
             if let Some(hold) = hold.filter(|hold| !hold.overdue) {
                 lock.set_hold(txn, &Hold { overdue: true, ..hold });

@@ -250,7 +250,7 @@ pub(super) fn timed(what: &[u8]) -> Option<(String, String, Due)> {
 }
 
 fn encoded(value: impl Encode<()>) -> Value {
-    crate::encoded(value).into()
+    crate::row(&value)
 }
 
 pub(super) fn decoded<'b, T: Decode<'b, ()>>(value: &'b [u8]) -> T {

@@ -14,7 +14,7 @@ use super::read::{self, Found};
 use super::retention::{self, Came};
 use super::subscription::{InFlight, Name, Part, Returned, Subscriber, Subscription, VISIBILITY_MS};
 use super::{Draft, FAMILY, Message, Outcome, Refusal};
-use crate::{bounded, encoded, timer};
+use crate::{bounded, encoded, row, timer};
 
 /// Messages of one receive.
 pub const RECEIVE: usize = 100;
@@ -253,7 +253,7 @@ fn renew(txn: &mut Txn<'_>, subscriber: &Subscriber<'_>, receipt: Receipt, visib
         timer::clear(txn, old, FAMILY, &subscriber.alarm(receipt.place));
     }
     timer::set(txn, at, FAMILY, &subscriber.alarm(receipt.place));
-    txn.put(key, encoded(&delivery).into(), ContentType::Binary, record.session);
+    txn.put(key, row(&delivery), ContentType::Binary, record.session);
     true
 }
 

@@ -5,7 +5,7 @@ use minicbor::{Decode, Encode};
 
 use super::retention::{self, Alarm};
 use super::{Draft, FAMILY, Message, Retention};
-use crate::{encoded, names, timer};
+use crate::{names, row, timer};
 
 pub(super) const MESSAGE: u8 = b'm';
 const BY_KEY: u8 = b'k';
@@ -172,7 +172,7 @@ impl<'n> Topic<'n> {
                 txn.put(place, Value::from(&[][..]), ContentType::Binary, None);
             }
             let key = self.key(MESSAGE, &log.last_seq.to_be_bytes());
-            txn.put(key, encoded(&message).into(), content_type, None);
+            txn.put(key, row(&message), content_type, None);
         }
     }
 
@@ -335,7 +335,7 @@ fn put_number(txn: &mut Txn<'_>, key: Key, number: u64) {
 }
 
 pub(super) fn put(txn: &mut Txn<'_>, key: Key, value: &impl Encode<()>) {
-    txn.put(key, encoded(value).into(), ContentType::Binary, None);
+    txn.put(key, row(&value), ContentType::Binary, None);
 }
 
 pub(super) fn last_number(key: &Key) -> u64 {

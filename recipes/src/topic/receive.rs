@@ -10,7 +10,7 @@ use super::delivery::{
 use super::read::{self, Found, Reach};
 use super::subscription::{IN_FLIGHT_MAX, InFlight, Mode, Name, Subscriber, Subscription};
 use super::{FAMILY, Outcome, Refusal};
-use crate::{bounded, encoded, timer};
+use crate::{bounded, row, timer};
 
 /// Bodies of one receive, unless one alone is larger.
 const BODIES: usize = 1024 * 1024;
@@ -88,7 +88,7 @@ impl Receiving<'_> {
             Some((Some(other), since)) if other != session => Err(Refusal::Consumed(other, since).into()),
             Some(_) => Ok(()),
             None => {
-                txn.put(key, encoded(txn.now()).into(), ContentType::Binary, Some(session));
+                txn.put(key, row(&txn.now()), ContentType::Binary, Some(session));
                 Ok(())
             }
         }
@@ -142,7 +142,7 @@ impl Receiving<'_> {
             }
             let delivery = InFlight { topic: Box::clone(&topic), deliveries, delivered, until: self.until };
             let key = self.subscriber.in_flight(place);
-            txn.put(key, encoded(&delivery).into(), ContentType::Binary, self.session);
+            txn.put(key, row(&delivery), ContentType::Binary, self.session);
             if let Some(at) = self.until {
                 timer::set(txn, at, FAMILY, &self.subscriber.alarm(place));
             }
