@@ -7,7 +7,7 @@
 //! | key, after the name | value | |
 //! |---|---|---|
 //! | `c` | the [`Config`] | if configured |
-//! | `h` | counts | while there are messages or waiters |
+//! | `h` | counts, and whether it is configured | while there are messages or waiters |
 //! | `b` id | the message | in the order of the sends |
 //! | `r` slot, order, id | deliveries so far | ready, in the order of delivery; slots are generations of a barrier queue |
 //! | `o` group | who stands for the group | while it has messages |
@@ -224,7 +224,7 @@ pub(crate) fn describe(event: &Event) -> Option<Described> {
 }
 
 pub(crate) fn selection(name: &str) -> Selection {
-    Selection::Prefix(Keys::new(name).prefix().to_vec())
+    Selection::Prefix(Keys::new(name).prefix().as_bytes().to_vec())
 }
 
 /// The name of a queue leaves room for that of its dead letters.
@@ -241,7 +241,7 @@ fn span(what: &str, span: Millis, least: u64) -> Result<(), StoreRefusal> {
 }
 
 fn encoded(value: impl Encode<()>) -> Value {
-    crate::encoded(value).into()
+    crate::row(&value)
 }
 
 fn decoded<'b, T: Decode<'b, ()>>(value: &'b [u8]) -> T {

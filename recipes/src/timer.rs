@@ -22,14 +22,25 @@ pub(crate) fn clear(txn: &mut Txn<'_>, at: Timestamp, recipe: Family, what: &[u8
     txn.delete(&key(at, recipe, what), Cause::Command);
 }
 
+/// The same for something of an object, which is named by what its keys begin with: what is said is the object's name,
+/// `kind`, and `of`.
+pub(crate) fn set_of(txn: &mut Txn<'_>, at: Timestamp, object: &Key, kind: u8, of: &[u8]) {
+    txn.put(key_of(at, object, kind, of), Value::from(&[][..]), ContentType::Binary, None);
+}
+
+/// Take such a timer back; one that has run out or never was is fine.
+pub(crate) fn clear_of(txn: &mut Txn<'_>, at: Timestamp, object: &Key, kind: u8, of: &[u8]) {
+    txn.delete(&key_of(at, object, kind, of), Cause::Command);
+}
+
 /// When the next timer runs out.
 pub(crate) fn next(view: View<'_>) -> Option<Timestamp> {
-    view.scan(FAMILY, &[]).next().map(|(key, _)| moment(key))
+    view.front(Key::new(FAMILY, &[])).next().map(|(key, _)| moment(key))
 }
 
 /// Remove the first timer that has run out: whose it is, and what it says.
 pub(crate) fn pop(txn: &mut Txn<'_>) -> Option<(Family, Vec<u8>)> {
-    let (key, _) = txn.view().scan(FAMILY, &[]).next()?;
+    let (key, _) = txn.view().front(Key::new(FAMILY, &[])).next()?;
     if moment(key) > txn.now() {
         return None;
     }
@@ -45,4 +56,9 @@ fn moment(key: &Key) -> Timestamp {
 
 fn key(at: Timestamp, recipe: Family, what: &[u8]) -> Key {
     Key::new(FAMILY, &[&at.0.to_be_bytes()[..], &[recipe.0], what].concat())
+}
+
+/// The first byte of an object's keys is the family of its recipe.
+fn key_of(at: Timestamp, object: &Key, kind: u8, of: &[u8]) -> Key {
+    Key::new(FAMILY, &at.0.to_be_bytes()).within(&[object.as_bytes(), &[kind], of])
 }

@@ -8,10 +8,7 @@ use super::delivery::Failure;
 use super::desk::{Desk, Draft};
 use super::keys::{MessageId, Place};
 use super::state::{Body, Flight};
-use super::{
-    Backoff, Config, DEAD, FAMILY, Kind, Outcome, Refusal, SLICE, VISIBILITY, check_queue, decoded, encoded,
-    look,
-};
+use super::{Backoff, Config, DEAD, Kind, Outcome, Refusal, SLICE, VISIBILITY, check_queue, decoded, look};
 use crate::bounded;
 
 pub(super) fn remove(txn: &mut Txn<'_>, queue: &str, id: MessageId) -> Result<Outcome, StoreRefusal> {
@@ -36,7 +33,7 @@ pub(super) fn purge(
     let (keys, view) = (&desk.keys, desk.txn.view());
     let flights = in_flight.then(|| keys.flights());
     for part in [keys.all_ready(), keys.all_blocked(), keys.all_delayed()].into_iter().chain(flights) {
-        let found = view.scan(FAMILY, &part).filter_map(|(key, _)| last_id(key));
+        let found = view.under(part).filter_map(|(key, _)| last_id(key));
         ids.extend(found.filter(|id| id.revision <= until).take(SLICE - ids.len()));
     }
     for id in &ids {
@@ -67,7 +64,7 @@ pub(super) fn redrive(
         if queue.ends_with(DEAD) { Some(queue.to_owned()) } else { look::dead_letter(&named, queue) };
     let source = source.filter(|source| to != Some(source)).ok_or(Refusal::NotFound)?;
     let mut desk = Desk::open(txn, &source);
-    let ready = desk.txn.view().scan(FAMILY, &desk.keys.slot(desk.head.front));
+    let ready = desk.txn.view().under(desk.keys.slot(desk.head.front));
     let ids: Vec<MessageId> =
         ready.filter_map(|(key, _)| Place::last_of(key)).map(|place| place.id).take(limit).collect();
     let mut letters = Vec::with_capacity(ids.len());
@@ -124,18 +121,18 @@ pub(super) fn configure(
             let barrier = desk.config.barrier.clone();
             desk.set_barrier(barrier.as_ref())?;
             desk.config.barrier = barrier.map(|barrier| barrier.short());
-            desk.put(key, encoded(&desk.config));
+            desk.keep_config(true);
         }
         None if fresh => return Err(Refusal::NotFound.into()),
         None => {
             turn_into(&desk, &look::plain(queue))?;
             desk.set_barrier(None)?;
-            desk.delete(&key);
-            desk.config = look::config(desk.txn.view(), &desk.keys, queue);
+            desk.config = look::plain(queue);
+            desk.keep_config(false);
         }
     }
     if before.retention != desk.config.retention && desk.head.retention.is_some() {
-        let oldest = desk.txn.view().scan(FAMILY, &desk.keys.bodies()).next();
+        let oldest = desk.txn.view().front(desk.keys.bodies()).next();
         let sent = oldest.map(|(_, record)| decoded::<Body<'_>>(&record.value).sent);
         if let Some(sent) = sent {
             desk.watch_retention(sent.after(desk.config.retention).max(desk.txn.now()));
@@ -212,12 +209,7 @@ pub(super) fn pause(txn: &mut Txn<'_>, queue: &str, paused: bool) -> Result<Outc
     let mut desk = Desk::open(txn, queue);
     if desk.config.paused != paused {
         desk.config.paused = paused;
-        let (key, plain) = (desk.keys.config(), look::plain(queue));
-        if desk.config == plain {
-            desk.delete(&key);
-        } else {
-            desk.put(key, encoded(&desk.config));
-        }
+        desk.keep_config(desk.config != look::plain(queue));
     }
     desk.finish();
     Ok(Outcome::Done)
@@ -240,7 +232,7 @@ pub(super) fn transfer(
     }
     desk.txn.attach(&coracle_store::Attach::Session(to), None)?;
     let view = desk.txn.view();
-    let keys = view.attached_under(from, &desk.keys.flights_whole());
+    let keys = view.attached_under(from, desk.keys.flights().as_bytes());
     let flights: Vec<Flight> =
         keys.filter_map(|key| view.get(key)).map(|record| decoded(&record.value)).collect();
     for flight in flights {

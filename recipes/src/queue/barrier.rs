@@ -20,9 +20,9 @@
 use coracle_store::{ContentType, Millis, Revision, Timestamp, Value, View};
 use minicbor::{Decode, Encode};
 
+use super::Header;
 use super::desk::Desk;
 use super::keys::Keys;
-use super::{FAMILY, Header};
 
 /// Items of one generation.
 pub const ITEMS: u64 = 100_000;
@@ -256,7 +256,7 @@ impl Barrier {
 pub(super) fn ordinal(view: View<'_>, keys: &Keys, slot: u64, arrival: u64) -> u64 {
     let (block, bit) = (arrival / BLOCK, arrival % BLOCK);
     let mut holes = 0;
-    for (key, record) in view.scan(FAMILY, &keys.all_holes(slot)) {
+    for (key, record) in view.under(keys.all_holes(slot)) {
         let bytes = key.as_bytes();
         let number = bytes.last_chunk().map_or(u64::MAX, |number| u64::from_be_bytes(*number));
         if number > block {
@@ -290,8 +290,7 @@ impl Desk<'_, '_> {
     /// Forget a slot's holes.
     pub fn fill_holes(&mut self, slot: u64) {
         let view = self.txn.view();
-        let keys: Vec<_> =
-            view.scan(FAMILY, &self.keys.all_holes(slot)).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<_> = view.under(self.keys.all_holes(slot)).map(|(key, _)| key.clone()).collect();
         for key in keys {
             self.delete(&key);
         }

@@ -5,7 +5,7 @@ use coracle_store::{Cause, Refusal as StoreRefusal, Revision, Txn, Value};
 
 use super::barrier::{Act, Authority, Barrier, Control, FINALIZER_BYTES, Generation, Stage};
 use super::desk::Desk;
-use super::{FAMILY, Outcome, Refusal, check_queue, decoded, encoded};
+use super::{Outcome, Refusal, check_queue, decoded, encoded};
 use crate::bounded;
 
 pub(super) fn control(txn: &mut Txn<'_>, wanted: Control) -> Result<Outcome, StoreRefusal> {
@@ -103,14 +103,14 @@ impl Desk<'_, '_> {
 
     /// Whether all generations but the one that fills are done.
     pub fn at_rest(&self) -> bool {
-        let mut generations = self.txn.view().scan(FAMILY, &self.keys.generations());
+        let mut generations = self.txn.view().under(self.keys.generations());
         generations.all(|(_, record)| decoded::<Generation>(&record.value).stage == Stage::Filling)
     }
 
     /// The long parts of a barrier's configuration, and what follows from them for the generation that fills.
     pub fn set_barrier(&mut self, barrier: Option<&Barrier>) -> Result<(), StoreRefusal> {
         let before: Vec<_> =
-            self.txn.view().scan(FAMILY, &self.keys.all_declared()).map(|(key, _)| key.clone()).collect();
+            self.txn.view().under(self.keys.all_declared()).map(|(key, _)| key.clone()).collect();
         let Some(barrier) = barrier else {
             for key in before {
                 self.delete(&key);

@@ -1,21 +1,14 @@
 //! Deliveries: how a message gets to its consumer, and what becomes of one that fails.
 
 use coracle_store::limits::HOLDS;
-use coracle_store::{Cause, ContentType, Millis, Record, SessionId, Value};
+use coracle_store::{Cause, ContentType, Key, Millis, SessionId, Value};
 
 use super::barrier::{Barrier, End, HandOut};
 use super::desk::Desk;
 use super::generation::ASIDE;
 use super::keys::{MessageId, Place, Ticket};
 use super::state::{Body, Flight, Role, Tally, Terms};
-use super::{Backoff, Delivery, FAMILY, RECEIVE_BYTES, decoded, encoded, look, time};
-
-/// A message taken out of the line.
-struct Taken {
-    place: Place,
-    tally: Tally,
-    record: std::sync::Arc<Record>,
-}
+use super::{Backoff, Delivery, RECEIVE_BYTES, decoded, encoded, look, time};
 
 /// How a delivery failed.
 #[derive(Default)]
@@ -35,7 +28,7 @@ impl Desk<'_, '_> {
             return None;
         }
         let view = self.txn.view();
-        let first = |part: Vec<u8>| view.scan(FAMILY, &part).next();
+        let first = |part: Key| view.front(part).next();
         let found = match &self.config.barrier {
             None => first(self.keys.slot(0)),
             Some(barrier) => self.front_of(barrier, first),
@@ -45,7 +38,7 @@ impl Desk<'_, '_> {
     }
 
     /// The first message of a barrier queue that a receiver may have.
-    fn front_of<T>(&self, barrier: &Barrier, first: impl Fn(Vec<u8>) -> Option<T>) -> Option<T> {
+    fn front_of<T>(&self, barrier: &Barrier, first: impl Fn(Key) -> Option<T>) -> Option<T> {
         let slot = self.head.front;
         let of = |role: Role| first(self.keys.order(slot, role.order()));
         let aside = || first(self.keys.slot(ASIDE));
@@ -60,22 +53,12 @@ impl Desk<'_, '_> {
         }
     }
 
-    /// Take the first message out of the line, past those whose ttl is over.
-    fn take(&mut self) -> Option<Taken> {
-        loop {
-            let (place, tally) = self.front()?;
-            let record = self.record(place.id).expect("a message that stands somewhere has been sent");
-            let body: Body<'_> = decoded(&record.value);
-            if body.expires.is_some_and(|at| at <= self.txn.now()) {
-                self.remove(place.id, End::Dropped);
-                continue;
-            }
-            self.delete(&self.keys.ready(place));
-            *self.counted(place) -= 1;
-            if let Some(group) = body.group {
-                self.occupy(group, None);
-            }
-            return Some(Taken { place, tally, record });
+    /// Take a message out of the line.
+    fn take(&mut self, place: Place, body: &Body<'_>) {
+        self.delete(&self.keys.ready(place));
+        *self.counted(place) -= 1;
+        if let Some(group) = body.group {
+            self.occupy(group, None);
         }
     }
 
@@ -95,7 +78,14 @@ impl Desk<'_, '_> {
             None => usize::MAX,
         };
         while deliveries.len() < terms.max as usize && bytes < RECEIVE_BYTES && room > 0 {
-            let Some(Taken { place, mut tally, record }) = self.take() else { break };
+            let Some((place, mut tally)) = self.front() else { break };
+            let record = self.record(place.id).expect("a message that stands somewhere has been sent");
+            let body: Body<'_> = decoded(&record.value);
+            if body.expires.is_some_and(|at| at <= self.txn.now()) {
+                self.remove(place.id, End::Dropped);
+                continue;
+            }
+            self.take(place, &body);
             room -= 1;
             tally.deliveries = tally.deliveries.saturating_add(1);
             let flight = Flight {
@@ -110,9 +100,9 @@ impl Desk<'_, '_> {
             self.head.in_flight += 1;
             let delivery = if ticket.is_some() {
                 self.fly(&flight);
-                self.delivery(&flight, &record)
+                self.delivery(&flight, &record.content_type, body)
             } else {
-                self.depart(flight, terms, &record)
+                self.depart(flight, terms, &record.content_type, body)
             };
             bytes += delivery.value.len();
             deliveries.push(delivery);
@@ -121,24 +111,30 @@ impl Desk<'_, '_> {
     }
 
     /// The consumer has it now: its visibility runs, or it is gone at once.
-    pub fn depart(&mut self, mut flight: Flight, terms: Terms, record: &Record) -> Delivery {
+    pub fn depart(
+        &mut self,
+        mut flight: Flight,
+        terms: Terms,
+        content_type: &ContentType,
+        body: Body<'_>,
+    ) -> Delivery {
         flight.ticket = None;
         flight.since = self.txn.now();
         let id = flight.place.id;
         if terms.at_most_once {
             self.fly(&flight);
             // Said before the message and what it belongs to are gone.
-            let delivery = Delivery { since: None, ..self.delivery(&flight, record) };
+            let delivery = Delivery { since: None, ..self.delivery(&flight, content_type, body) };
             self.remove(id, End::Acked);
             return delivery;
         }
         let visibility = terms.visibility.or(flight.session.is_none().then_some(self.config.visibility));
         flight.until = visibility.map(|span| self.txn.now().after(span));
         if let Some(until) = flight.until {
-            time::set_visibility(self.txn, &self.name, id, until);
+            time::set_visibility(self.txn, &self.keys, id, until);
         }
         self.fly(&flight);
-        self.delivery(&flight, record)
+        self.delivery(&flight, content_type, body)
     }
 
     /// Write a delivery. One that is not collected yet hangs on its parcel, not on the session.
@@ -154,7 +150,7 @@ impl Desk<'_, '_> {
     /// End a delivery without settling what becomes of the message; `taken`: not by whoever has it.
     pub fn land(&mut self, flight: &Flight, taken: bool) {
         if let Some(until) = flight.until {
-            time::clear_visibility(self.txn, &self.name, flight.place.id, until);
+            time::clear_visibility(self.txn, &self.keys, flight.place.id, until);
         }
         // A session that ended has taken the key with it.
         let cause = if taken { Cause::Broken } else { Cause::Command };
@@ -176,7 +172,7 @@ impl Desk<'_, '_> {
         }
         let most = self.config.max_deliveries;
         // A dead letter has nowhere to go.
-        let mortal = look::dead_letter(&self.config, &self.name).is_some();
+        let mortal = look::dead_letter(&self.config, &self.keys.name()).is_some();
         if body.expires.is_some_and(|at| at <= self.txn.now()) {
             self.forget(id, &body, End::Dropped);
             self.vacate(&body);
@@ -197,8 +193,7 @@ impl Desk<'_, '_> {
     }
 
     /// A delivery as its consumer gets it.
-    fn delivery(&self, flight: &Flight, record: &Record) -> Delivery {
-        let body: Body<'_> = decoded(&record.value);
+    fn delivery(&self, flight: &Flight, content_type: &ContentType, body: Body<'_>) -> Delivery {
         Delivery {
             id: flight.place.id,
             delivery: flight.delivery,
@@ -208,7 +203,7 @@ impl Desk<'_, '_> {
             group: body.group.map(Into::into),
             headers: body.headers,
             value: Value::from(body.value),
-            content_type: record.content_type.clone(),
+            content_type: content_type.clone(),
             since: Some(flight.since),
             until: flight.until,
             place: body.item.as_ref().and_then(|arrival| look::place(self.txn.view(), &self.keys, arrival)),

@@ -6,13 +6,12 @@ use coracle_store::{Cause, ContentType, Key, Record, Refusal as StoreRefusal, Ti
 
 use super::barrier::{End, Sweep};
 use super::keys::{Keys, MessageId, Place};
-use super::state::{Arrival, Body, Delayed, Head, Occupant, Role, Tally};
-use super::{Config, Death, FAMILY, Header, Kind, Overflow, Refusal, decoded, encoded, look, time};
+use super::state::{Arrival, Body, Delayed, Flight, Head, Occupant, Role, Tally};
+use super::{Config, Death, Header, Kind, Overflow, Refusal, decoded, encoded, look, time};
 
 /// A queue being worked on. What it counts is written by [`Desk::finish`].
 pub(super) struct Desk<'t, 'a> {
     pub txn: &'t mut Txn<'a>,
-    pub name: String,
     pub keys: Keys,
     pub config: Config,
     pub head: Head,
@@ -33,9 +32,12 @@ pub(super) struct Draft<'d> {
 impl<'t, 'a> Desk<'t, 'a> {
     pub fn open(txn: &'t mut Txn<'a>, name: &str) -> Self {
         let keys = Keys::new(name);
-        let config = look::config(txn.view(), &keys, name);
-        let head: Head = txn.get(&keys.head()).map(|record| decoded(&record.value)).unwrap_or_default();
-        Self { txn, name: name.to_owned(), keys, config, before: head.clone(), head }
+        let head: Option<Head> = txn.get(&keys.head()).map(|record| decoded(&record.value));
+        let plain = head.as_ref().is_some_and(|head| !head.configured);
+        let known = if plain { None } else { look::configured(txn.view(), &keys) };
+        let head = Head { configured: known.is_some(), ..head.unwrap_or_default() };
+        let config = known.unwrap_or_else(|| look::plain(name));
+        Self { txn, keys, config, before: head.clone(), head }
     }
 
     /// Assign what is ready to those who wait, and write the counts; idle queues leave none.
@@ -51,13 +53,24 @@ impl<'t, 'a> Desk<'t, 'a> {
     pub fn keep(mut self) {
         let empty = self.head.length() == 0;
         if empty && let Some(at) = self.head.retention.take() {
-            time::clear_retention(self.txn, &self.name, at);
+            time::clear_retention(self.txn, &self.keys, at);
         }
         if empty && self.head.waiting == 0 && self.config.kind != Kind::Barrier {
             self.txn.delete(&self.keys.head(), Cause::Command);
         } else if self.head != self.before {
             self.txn.put(self.keys.head(), encoded(&self.head), ContentType::Binary, None);
         }
+    }
+
+    /// Write the configuration; without one the queue is an ordinary one again.
+    pub fn keep_config(&mut self, is_there: bool) {
+        let key = self.keys.config();
+        if is_there {
+            self.put(key, encoded(&self.config));
+        } else {
+            self.delete(&key);
+        }
+        self.head.configured = is_there;
     }
 
     pub fn put(&mut self, key: Key, value: Value) {
@@ -73,7 +86,7 @@ impl<'t, 'a> Desk<'t, 'a> {
     }
 
     /// Number a message and write what was sent. It stands nowhere yet.
-    pub fn write(&mut self, draft: Draft<'_>, item: Option<Arrival<'_>>) -> MessageId {
+    pub fn write<'d>(&mut self, draft: Draft<'d>, item: Option<Arrival<'d>>) -> (MessageId, Body<'d>) {
         // No other message of this entry has its number, in whichever queue: so no receipt of one is one of another.
         let id = MessageId { revision: self.txn.revision(), number: self.txn.number() };
         self.head.bytes += draft.value.len() as u64;
@@ -88,21 +101,21 @@ impl<'t, 'a> Desk<'t, 'a> {
             item,
         };
         if let Some(at) = body.expires {
-            time::set_expiry(self.txn, &self.name, id, at);
+            time::set_expiry(self.txn, &self.keys, id, at);
         }
         self.txn.put(self.keys.body(id), encoded(&body), draft.content_type, None);
         if self.head.retention.is_none() {
             self.watch_retention(self.txn.now().after(self.config.retention));
         }
-        id
+        (id, body)
     }
 
     /// Look at the oldest message then.
     pub fn watch_retention(&mut self, at: Timestamp) {
         if let Some(before) = self.head.retention.replace(at) {
-            time::clear_retention(self.txn, &self.name, before);
+            time::clear_retention(self.txn, &self.keys, before);
         }
-        time::set_retention(self.txn, &self.name, at);
+        time::set_retention(self.txn, &self.keys, at);
     }
 
     /// Where a message stands when it is ready.
@@ -138,7 +151,7 @@ impl<'t, 'a> Desk<'t, 'a> {
 
     /// Not before `until`.
     pub fn delay(&mut self, id: MessageId, tally: Tally, until: Timestamp, retry: bool) {
-        time::set_delay(self.txn, &self.name, id, until);
+        time::set_delay(self.txn, &self.keys, id, until);
         self.put(self.keys.delayed(id), encoded(Delayed { tally, until, retry }));
         self.head.delayed += 1;
     }
@@ -190,7 +203,7 @@ impl<'t, 'a> Desk<'t, 'a> {
 
     /// The one that stood for the group is gone: the next takes its place.
     pub fn next_of(&mut self, group: &str) {
-        let first = self.txn.view().scan(FAMILY, &self.keys.blocked_of(group)).next();
+        let first = self.txn.view().front(self.keys.blocked_of(group)).next();
         let Some((key, record)) = first.map(|(key, record)| (key.clone(), record.clone())) else {
             self.delete(&self.keys.occupied(group));
             return;
@@ -220,6 +233,20 @@ impl<'t, 'a> Desk<'t, 'a> {
         true
     }
 
+    /// A delivery is settled: the message is no more. True if there was one.
+    pub fn settle(&mut self, flight: &Flight) -> bool {
+        self.land(flight, false);
+        let id = flight.place.id;
+        let Some(record) = self.txn.take(&self.keys.body(id), Cause::Command) else { return false };
+        let body: Body<'_> = decoded(&record.value);
+        self.vacate(&body);
+        self.erased(id, &body);
+        if let Some(arrival) = &body.item {
+            self.ended(arrival, End::Acked);
+        }
+        true
+    }
+
     /// Take a message out of its state; true if it stood for its group. `taken`: from whoever has it.
     pub fn unplace(&mut self, id: MessageId, body: &Body<'_>, taken: bool) -> bool {
         if let Some(flight) = self.flight(id) {
@@ -228,7 +255,7 @@ impl<'t, 'a> Desk<'t, 'a> {
         }
         let delayed = self.keys.delayed(id);
         if let Some(waits) = self.txn.get(&delayed).map(|record| decoded::<Delayed>(&record.value)) {
-            time::clear_delay(self.txn, &self.name, id, waits.until);
+            time::clear_delay(self.txn, &self.keys, id, waits.until);
             self.delete(&delayed);
             self.head.delayed -= 1;
             return waits.retry;
@@ -255,11 +282,15 @@ impl<'t, 'a> Desk<'t, 'a> {
     }
 
     fn erase(&mut self, id: MessageId, body: &Body<'_>) {
+        self.erased(id, body);
+        self.delete(&self.keys.body(id));
+    }
+
+    fn erased(&mut self, id: MessageId, body: &Body<'_>) {
         if let Some(at) = body.expires {
-            time::clear_expiry(self.txn, &self.name, id, at);
+            time::clear_expiry(self.txn, &self.keys, id, at);
         }
         self.head.bytes = self.head.bytes.saturating_sub(body.value.len() as u64);
-        self.delete(&self.keys.body(id));
     }
 
     /// To the dead letters. It stands nowhere any more.
@@ -275,9 +306,9 @@ impl<'t, 'a> Desk<'t, 'a> {
             return self.batch_ended(number, Sweep::Dead(reason));
         }
         self.forget(id, &body, End::Dead);
-        let Some(dead) = look::dead_letter(&self.config, &self.name) else { return };
+        let Some(dead) = look::dead_letter(&self.config, &self.keys.name()) else { return };
         let death = Death {
-            queue: self.name.as_str().into(),
+            queue: self.keys.name().into(),
             id,
             deliveries: tally.deliveries,
             reason,
@@ -304,9 +335,8 @@ impl<'t, 'a> Desk<'t, 'a> {
             let _ = self.arrive(draft, None, None);
             return;
         }
-        let id = self.write(draft, None);
-        let record = self.record(id).expect("just written");
-        self.make_ready(id, &decoded(&record.value), &Tally::default());
+        let (id, body) = self.write(draft, None);
+        self.make_ready(id, &body, &Tally::default());
     }
 
     /// Make room for one more: refuse, or let the oldest of the lowest priority die.
@@ -318,7 +348,7 @@ impl<'t, 'a> Desk<'t, 'a> {
                 return Err(full.into());
             }
             let view = self.txn.view();
-            let first_of = |order| view.scan(FAMILY, &self.keys.order(self.head.front, order)).next();
+            let first_of = |order| view.front(self.keys.order(self.head.front, order)).next();
             let Some(place) = (0..=9).rev().find_map(first_of).and_then(|(key, _)| Place::last_of(key))
             else {
                 // All is in flight, delayed or behind it.

@@ -9,7 +9,7 @@ use super::barrier::{
 use super::desk::{Desk, Draft};
 use super::keys::{MessageId, Place};
 use super::state::{Arrival, Body, Role, Tally};
-use super::{FAMILY, Kind, Message, Receipt, Refusal, SLICE, Sent, decoded, encoded, time};
+use super::{Kind, Message, Receipt, Refusal, SLICE, Sent, decoded, encoded, time};
 
 /// The slot of what follows generations that are not drained in turn.
 pub(super) const ASIDE: u64 = u64::MAX;
@@ -108,7 +108,7 @@ impl Desk<'_, '_> {
         let mut generation = self.generation(slot);
         self.check_holds(session)?;
         let arrival = Arrival { slot, number: generation.arrivals, id: item, role: Role::Item };
-        let id = self.write(draft, Some(arrival));
+        let (id, _) = self.write(draft, Some(arrival));
         let place = Place { slot, order: Role::Item.order(), id };
         self.txn.put(self.keys.ready(place), encoded(Tally::default()), ContentType::Binary, session);
         self.head.held += 1;
@@ -135,14 +135,14 @@ impl Desk<'_, '_> {
         let deadline = self.config.barrier.as_ref().and_then(|barrier| barrier.deadline);
         if let (Some(deadline), Some(since)) = (deadline, generation.since) {
             let at = since.after(deadline.after);
-            time::set_deadline(self.txn, &self.name, slot, at);
+            time::set_deadline(self.txn, &self.keys, slot, at);
             generation.deadline = Some(at);
         }
     }
 
     fn stop_deadline(&mut self, slot: u64, generation: &mut Generation) {
         if let Some(at) = generation.deadline.take() {
-            time::clear_deadline(self.txn, &self.name, slot, at);
+            time::clear_deadline(self.txn, &self.keys, slot, at);
         }
     }
 
@@ -223,9 +223,8 @@ impl Desk<'_, '_> {
             headers: headers.to_vec(),
             death: None,
         };
-        let id = self.write(draft, Some(Arrival { slot, number: of, id: None, role }));
-        let record = self.record(id).expect("just written");
-        self.make_ready(id, &decoded(&record.value), &Tally::default());
+        let (id, body) = self.write(draft, Some(Arrival { slot, number: of, id: None, role }));
+        self.make_ready(id, &body, &Tally::default());
     }
 
     /// An item is no more, and stands nowhere.
@@ -365,7 +364,7 @@ impl Desk<'_, '_> {
         }
         generation.stage = Stage::Sweeping(sweep);
         self.keep_generation(slot, &generation);
-        time::set_sweep(self.txn, &self.name, slot, self.txn.now().after(Millis(1)));
+        time::set_sweep(self.txn, &self.keys, slot, self.txn.now().after(Millis(1)));
     }
 
     /// A slice of what is to be swept.
@@ -373,7 +372,7 @@ impl Desk<'_, '_> {
         let Some(generation) = self.known_generation(slot) else { return };
         let Stage::Sweeping(sweep) = &generation.stage else { return };
         let items = self.keys.order(slot, Role::Item.order());
-        let found = self.txn.view().scan(FAMILY, &items).take(SLICE);
+        let found = self.txn.view().under(items).take(SLICE);
         let ids: Vec<MessageId> =
             found.filter_map(|(key, _)| Place::last_of(key)).map(|place| place.id).collect();
         for id in &ids {
@@ -385,7 +384,7 @@ impl Desk<'_, '_> {
             }
         }
         if ids.len() == SLICE {
-            time::set_sweep(self.txn, &self.name, slot, self.txn.now().after(Millis(1)));
+            time::set_sweep(self.txn, &self.keys, slot, self.txn.now().after(Millis(1)));
         } else if self.known_generation(slot).is_some_and(|generation| !generation.finalizing) {
             self.end_generation(slot);
         }

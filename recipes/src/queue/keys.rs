@@ -42,7 +42,7 @@ pub(super) struct Place {
 /// One queue, by what its keys begin with: family byte and name.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
-    prefix: Vec<u8>,
+    prefix: Key,
 }
 
 /// What a key of a queue is, from the byte after the name.
@@ -86,7 +86,7 @@ const HOLES: u8 = b'x';
 
 impl Keys {
     pub fn new(name: &str) -> Self {
-        Self { prefix: [&[FAMILY.0][..], &names::closed(name)].concat() }
+        Self { prefix: names::object(FAMILY, name) }
     }
 
     /// The queue a key belongs to, and what the key is.
@@ -114,136 +114,121 @@ impl Keys {
         Some((name, part))
     }
 
-    /// What all its keys begin with, family byte first.
-    pub fn prefix(&self) -> &[u8] {
+    /// What all its keys begin with.
+    pub fn prefix(&self) -> &Key {
         &self.prefix
     }
 
+    pub fn name(&self) -> String {
+        names::split(self.prefix.name()).map(|(name, _)| name).unwrap_or_default()
+    }
+
     pub fn head(&self) -> Key {
-        self.key(HEAD, &[])
+        self.key(HEAD, &[], &[])
     }
     pub fn config(&self) -> Key {
-        self.key(CONFIG, &[])
+        self.key(CONFIG, &[], &[])
     }
     pub fn active(&self) -> Key {
-        self.key(ACTIVE, &[])
+        self.key(ACTIVE, &[], &[])
     }
     pub fn body(&self, id: MessageId) -> Key {
-        self.key(BODY, &[&id.bytes()])
+        self.key(BODY, &id.bytes(), &[])
     }
-    pub fn bodies(&self) -> Vec<u8> {
-        self.scanned(BODY, &[])
+    pub fn bodies(&self) -> Key {
+        self.key(BODY, &[], &[])
     }
     pub fn ready(&self, place: Place) -> Key {
-        self.key(READY, &[&place.bytes()])
+        self.key(READY, &place.bytes(), &[])
     }
-    pub fn all_ready(&self) -> Vec<u8> {
-        self.scanned(READY, &[])
+    pub fn all_ready(&self) -> Key {
+        self.key(READY, &[], &[])
     }
     /// Ready messages of one generation.
-    pub fn slot(&self, slot: u64) -> Vec<u8> {
-        self.scanned(READY, &[&slot.to_be_bytes()])
+    pub fn slot(&self, slot: u64) -> Key {
+        self.key(READY, &slot.to_be_bytes(), &[])
     }
     /// Ready messages of one priority.
-    pub fn order(&self, slot: u64, order: u8) -> Vec<u8> {
-        self.scanned(READY, &[&slot.to_be_bytes(), &[order]])
+    pub fn order(&self, slot: u64, order: u8) -> Key {
+        self.key(READY, &slot.to_be_bytes(), &[order])
     }
     /// A message behind another of its group.
     pub fn blocked(&self, group: &str, place: Place) -> Key {
-        self.key(BLOCKED, &[&names::closed(group), &place.bytes()])
+        self.key(BLOCKED, &names::closed(group), &place.bytes())
     }
-    pub fn all_blocked(&self) -> Vec<u8> {
-        self.scanned(BLOCKED, &[])
+    pub fn all_blocked(&self) -> Key {
+        self.key(BLOCKED, &[], &[])
     }
-    pub fn blocked_of(&self, group: &str) -> Vec<u8> {
-        self.scanned(BLOCKED, &[&names::closed(group)])
+    pub fn blocked_of(&self, group: &str) -> Key {
+        self.key(BLOCKED, &names::closed(group), &[])
     }
     /// Who stands for a group.
     pub fn occupied(&self, group: &str) -> Key {
-        self.key(OCCUPIED, &[&names::closed(group)])
+        self.key(OCCUPIED, &names::closed(group), &[])
     }
     pub fn delayed(&self, id: MessageId) -> Key {
-        self.key(DELAYED, &[&id.bytes()])
+        self.key(DELAYED, &id.bytes(), &[])
     }
-    pub fn all_delayed(&self) -> Vec<u8> {
-        self.scanned(DELAYED, &[])
+    pub fn all_delayed(&self) -> Key {
+        self.key(DELAYED, &[], &[])
     }
     pub fn flight(&self, id: MessageId) -> Key {
-        self.key(FLIGHT, &[&id.bytes()])
+        self.key(FLIGHT, &id.bytes(), &[])
     }
-    pub fn flights(&self) -> Vec<u8> {
-        self.scanned(FLIGHT, &[])
-    }
-    /// The beginning of the flights' keys, family byte first.
-    pub fn flights_whole(&self) -> Vec<u8> {
-        [&self.prefix[..], &[FLIGHT]].concat()
+    pub fn flights(&self) -> Key {
+        self.key(FLIGHT, &[], &[])
     }
     pub fn waiter(&self, ticket: Ticket) -> Key {
-        self.key(WAITER, &[&ticket.bytes()])
+        self.key(WAITER, &ticket.bytes(), &[])
     }
-    pub fn waiters(&self) -> Vec<u8> {
-        self.scanned(WAITER, &[])
-    }
-    /// The beginning of the waiters' keys, family byte first.
-    pub fn waiters_whole(&self) -> Vec<u8> {
-        [&self.prefix[..], &[WAITER]].concat()
+    pub fn waiters(&self) -> Key {
+        self.key(WAITER, &[], &[])
     }
     pub fn parcel(&self, ticket: Ticket) -> Key {
-        self.key(PARCEL, &[&ticket.bytes()])
+        self.key(PARCEL, &ticket.bytes(), &[])
     }
     pub fn dedup(&self, id: &str) -> Key {
-        self.key(DEDUP, &[&names::closed(id)])
+        self.key(DEDUP, &names::closed(id), &[])
     }
     pub fn generation(&self, slot: u64) -> Key {
-        self.key(GENERATION, &[&slot.to_be_bytes()])
+        self.key(GENERATION, &slot.to_be_bytes(), &[])
     }
-    pub fn generations(&self) -> Vec<u8> {
-        self.scanned(GENERATION, &[])
+    pub fn generations(&self) -> Key {
+        self.key(GENERATION, &[], &[])
     }
     /// An item of a generation, by the id its producer gave it.
     pub fn present(&self, slot: u64, id: &str) -> Key {
-        self.key(PRESENT, &[&slot.to_be_bytes(), &names::closed(id)])
+        self.key(PRESENT, &slot.to_be_bytes(), &names::closed(id))
     }
     /// An id that `contains` waits for.
     pub fn declared(&self, id: &str) -> Key {
-        self.key(DECLARED, &[&names::closed(id)])
+        self.key(DECLARED, &names::closed(id), &[])
     }
-    pub fn all_declared(&self) -> Vec<u8> {
-        self.scanned(DECLARED, &[])
+    pub fn all_declared(&self) -> Key {
+        self.key(DECLARED, &[], &[])
+    }
+    pub fn releases(&self) -> Key {
+        self.key(RELEASED, &[], &[])
     }
     /// Written by the release of a generation, and by nothing before it.
     pub fn released(&self, slot: u64) -> Key {
-        self.key(RELEASED, &[&slot.to_be_bytes()])
-    }
-    /// The beginning of those keys, family byte first.
-    pub fn releases_whole(&self) -> Vec<u8> {
-        [&self.prefix[..], &[RELEASED]].concat()
+        self.key(RELEASED, &slot.to_be_bytes(), &[])
     }
     /// What the finalizer says.
     pub fn finalizer(&self) -> Key {
-        self.key(FINALIZER, &[])
+        self.key(FINALIZER, &[], &[])
     }
     /// Holes among 1024 arrivals of a generation.
     pub fn holes(&self, slot: u64, block: u64) -> Key {
-        self.key(HOLES, &[&slot.to_be_bytes(), &block.to_be_bytes()])
+        self.key(HOLES, &slot.to_be_bytes(), &block.to_be_bytes())
     }
-    pub fn all_holes(&self, slot: u64) -> Vec<u8> {
-        self.scanned(HOLES, &[&slot.to_be_bytes()])
-    }
-
-    fn key(&self, part: u8, rest: &[&[u8]]) -> Key {
-        Key::new(FAMILY, &self.scanned(part, rest))
+    pub fn all_holes(&self, slot: u64) -> Key {
+        self.key(HOLES, &slot.to_be_bytes(), &[])
     }
 
-    /// Without the family byte, as `View::scan` takes it.
-    fn scanned(&self, part: u8, rest: &[&[u8]]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.prefix.len() + 32);
-        bytes.extend_from_slice(&self.prefix[1..]);
-        bytes.push(part);
-        for more in rest {
-            bytes.extend_from_slice(more);
-        }
-        bytes
+    /// Of a thing; of all things of a kind what their keys begin with.
+    fn key(&self, part: u8, of: &[u8], rest: &[u8]) -> Key {
+        self.prefix.within(&[&[part], of, rest])
     }
 }
 

@@ -6,7 +6,7 @@ use super::delivery::Failure;
 use super::desk::Desk;
 use super::keys::Ticket;
 use super::state::{Flight, Parcel, Waiter};
-use super::{COLLECT, FAMILY, decoded, encoded, time};
+use super::{COLLECT, decoded, encoded, time};
 
 impl Desk<'_, '_> {
     /// Give what is ready to those who wait, in the order of their arrival.
@@ -14,7 +14,8 @@ impl Desk<'_, '_> {
         self.find_active();
         while self.head.waiting > 0 && self.front().is_some() {
             let Some((key, waiter)) = self.next_waiter() else { break };
-            let Some(ticket) = Ticket::from_bytes(&key.as_bytes()[self.keys.waiters_whole().len()..]) else {
+            let Some(ticket) = Ticket::from_bytes(&key.as_bytes()[self.keys.waiters().as_bytes().len()..])
+            else {
                 break;
             };
             let delivered = self.deliver(waiter.terms, Some(waiter.session), Some(ticket));
@@ -27,7 +28,7 @@ impl Desk<'_, '_> {
             let messages = delivered.iter().map(|delivery| delivery.id).collect();
             let session = waiter.session;
             let until = self.txn.now().after(COLLECT);
-            time::set_parcel(self.txn, &self.name, ticket, until);
+            time::set_parcel(self.txn, &self.keys, ticket, until);
             let parcel = encoded(Parcel { waiter, messages, until });
             self.txn.put(self.keys.parcel(ticket), parcel, ContentType::Binary, Some(session));
         }
@@ -36,9 +37,9 @@ impl Desk<'_, '_> {
     fn next_waiter(&self) -> Option<(Key, Waiter)> {
         let view = self.txn.view();
         let key = if self.config.single_active {
-            view.attached_under(self.active()?, &self.keys.waiters_whole()).next()?
+            view.attached_under(self.active()?, self.keys.waiters().as_bytes()).next()?
         } else {
-            view.scan(FAMILY, &self.keys.waiters()).next()?.0
+            view.front(self.keys.waiters()).next()?.0
         };
         Some((key.clone(), decoded(&view.get(key)?.value)))
     }
@@ -59,7 +60,7 @@ impl Desk<'_, '_> {
     /// Somebody waits and nobody consumes: the first in line begins.
     fn find_active(&mut self) {
         if self.config.single_active && self.head.waiting > 0 && self.active().is_none() {
-            let first = self.txn.view().scan(FAMILY, &self.keys.waiters()).next();
+            let first = self.txn.view().front(self.keys.waiters()).next();
             if let Some(session) = first.and_then(|(_, record)| record.session) {
                 self.activate(session);
             }
@@ -72,10 +73,10 @@ impl Desk<'_, '_> {
         let mut flights = Vec::new();
         let mut next = None;
         let view = self.txn.view();
-        for key in view.attached_under(session, &self.keys.flights_whole()) {
+        for key in view.attached_under(session, self.keys.flights().as_bytes()) {
             flights.extend(view.get(key).map(|record| decoded::<Flight>(&record.value)));
         }
-        for (_, record) in view.scan(FAMILY, &self.keys.waiters()) {
+        for (_, record) in view.under(self.keys.waiters()) {
             if record.session != Some(session) {
                 next = record.session;
                 break;

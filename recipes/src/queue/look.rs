@@ -5,7 +5,7 @@ use coracle_store::{ContentType, Event, Key, Record, Revision, SessionId, Timest
 use super::barrier::{self, Generation, Stage};
 use super::keys::{Keys, MessageId, Part, Place};
 use super::state::{Arrival, Body, Delayed, Flight, Head, Role, Tally, Terms, Waiter};
-use super::{Config, DEAD, Death, FAMILY, Header, NAME, Ordinal, Ticket, decoded};
+use super::{Config, DEAD, Death, Header, NAME, Ordinal, Ticket, decoded};
 use crate::Described;
 
 /// Where a receiver that waits is.
@@ -131,7 +131,11 @@ pub(super) fn plain(name: &str) -> Config {
 }
 
 pub(super) fn config(view: View<'_>, keys: &Keys, name: &str) -> Config {
-    view.get(&keys.config()).map_or_else(|| plain(name), |record| decoded(&record.value))
+    configured(view, keys).unwrap_or_else(|| plain(name))
+}
+
+pub(super) fn configured(view: View<'_>, keys: &Keys) -> Option<Config> {
+    view.get(&keys.config()).map(|record| decoded(&record.value))
 }
 
 /// Where its dead letters go. Dead letters die no more, unless they are told where.
@@ -169,7 +173,7 @@ pub(super) fn statistics(view: View<'_>, queue: &str) -> Option<Statistics> {
     let config = super::progress::whole(view, &keys, config(view, &keys, queue));
     let dead_letter = dead_letter(&config, queue);
     let dead = dead_letter.as_ref().and_then(|dead| self::head(view, &Keys::new(dead)));
-    let oldest = view.scan(FAMILY, &keys.bodies()).next();
+    let oldest = view.front(keys.bodies()).next();
     Some(Statistics {
         configured,
         ready,
@@ -191,12 +195,12 @@ pub(super) fn statistics(view: View<'_>, queue: &str) -> Option<Statistics> {
 #[must_use]
 pub fn consumers(view: View<'_>, queue: &str, limit: usize) -> Vec<Consumer> {
     let keys = Keys::new(queue);
-    let before = keys.waiters_whole().len();
+    let before = keys.waiters().as_bytes().len();
     let consumer = |(key, record): (&Key, &std::sync::Arc<Record>)| {
         let Waiter { session, terms, since } = decoded(&record.value);
         Some(Consumer { ticket: Ticket::from_bytes(&key.as_bytes()[before..])?, session, terms, since })
     };
-    view.scan(FAMILY, &keys.waiters()).take(limit).filter_map(consumer).collect()
+    view.under(keys.waiters()).take(limit).filter_map(consumer).collect()
 }
 
 /// The consumer of a queue that has one.
@@ -228,14 +232,14 @@ pub fn watched_consumer(queue: &str) -> Key {
 pub fn ahead(view: View<'_>, queue: &str, ticket: Option<Ticket>) -> u64 {
     let keys = Keys::new(queue);
     let own = ticket.map(|ticket| keys.waiter(ticket));
-    let line = view.scan(FAMILY, &keys.waiters());
+    let line = view.under(keys.waiters());
     line.take_while(|(key, _)| own.as_ref().is_none_or(|own| *key < own)).count() as u64
 }
 
 /// The keys of what a session has in flight in a queue: one that changes is settled.
 #[must_use]
 pub fn flights(view: View<'_>, queue: &str, session: SessionId) -> Vec<Key> {
-    view.attached_under(session, &Keys::new(queue).flights_whole()).cloned().collect()
+    view.attached_under(session, Keys::new(queue).flights().as_bytes()).cloned().collect()
 }
 
 /// One message.
@@ -258,13 +262,11 @@ pub fn messages(view: View<'_>, queue: &str, wanted: &Messages) -> Vec<Item> {
         Some(State::Delayed) => keys.all_delayed(),
         Some(State::InFlight) => keys.flights(),
     };
-    let whole = Key::new(FAMILY, &part);
-    let start = wanted.after.as_ref().map(|after| [&part[..], after, &[0]].concat());
-    let from = start.map_or_else(|| whole.clone(), |start| Key::new(FAMILY, &start));
-    let within = view.seek(&from).take_while(|(key, _)| key.as_bytes().starts_with(whole.as_bytes()));
+    let from = wanted.after.as_ref().map_or_else(|| part.clone(), |after| part.within(&[after, &[0]]));
+    let within = view.seek(&from).take_while(|(key, _)| key.as_bytes().starts_with(part.as_bytes()));
     let mut items = Vec::new();
     for (key, _) in within.take(wanted.limit) {
-        let position = key.as_bytes()[whole.as_bytes().len()..].to_vec();
+        let position = key.as_bytes()[part.as_bytes().len()..].to_vec();
         let id =
             key.as_bytes().len().checked_sub(12).and_then(|at| MessageId::from_bytes(&key.as_bytes()[at..]));
         if let Some(id) = id
@@ -285,12 +287,8 @@ pub(super) fn items_of(
     limit: usize,
 ) -> Vec<Item> {
     let part = keys.order(slot, Role::Item.order());
-    let end = Key::new(FAMILY, &part);
-    let start = match after {
-        Some(after) => Key::new(FAMILY, &[&part[..], &after.bytes(), &[0]].concat()),
-        None => end.clone(),
-    };
-    let within = view.seek(&start).take_while(|(key, _)| key.as_bytes().starts_with(end.as_bytes()));
+    let from = after.map_or_else(|| part.clone(), |after| part.within(&[&after.bytes(), &[0]]));
+    let within = view.seek(&from).take_while(|(key, _)| key.as_bytes().starts_with(part.as_bytes()));
     let ids = within.take(limit).filter_map(|(key, _)| Place::last_of(key)).map(|place| place.id);
     ids.filter_map(|id| Some(item(view, keys, id, view.get(&keys.body(id))?, id.bytes().to_vec()))).collect()
 }

@@ -6,7 +6,7 @@ use super::barrier::{self, Generation, HandOut, Stage};
 use super::keys::{Keys, MessageId, Place};
 use super::look;
 use super::state::{Body, Head, Role};
-use super::{Barrier, Config, FAMILY, Item, decoded};
+use super::{Barrier, Config, Item, decoded};
 use crate::names;
 
 /// A barrier queue, seen from outside.
@@ -57,8 +57,7 @@ pub fn progress(view: View<'_>, queue: &str) -> Option<Progress> {
         ..Generation::default()
     });
     let missing = barrier.contains.iter().filter(|id| view.get(&keys.present(head.filling, id)).is_none());
-    let generations =
-        view.scan(FAMILY, &keys.generations()).map(|(_, record)| decoded::<Generation>(&record.value));
+    let generations = view.under(keys.generations()).map(|(_, record)| decoded::<Generation>(&record.value));
     let released = generations.filter(|found| found.stage == Stage::Released).skip(1);
     Some(Progress {
         missing: missing.take(SHOWN).cloned().collect(),
@@ -73,9 +72,10 @@ pub fn progress(view: View<'_>, queue: &str) -> Option<Progress> {
 pub(super) fn whole(view: View<'_>, keys: &Keys, mut config: Config) -> Config {
     if let Some(barrier) = &mut config.barrier {
         let prefix = keys.all_declared();
-        let id =
-            |key: &coracle_store::Key| names::split(&key.name()[prefix.len()..]).map(|(id, _)| id.into());
-        barrier.contains = view.scan(FAMILY, &prefix).filter_map(|(key, _)| id(key)).collect();
+        let id = |key: &coracle_store::Key| {
+            names::split(&key.as_bytes()[prefix.as_bytes().len()..]).map(|(id, _)| id.into())
+        };
+        barrier.contains = view.under(prefix.clone()).filter_map(|(key, _)| id(key)).collect();
         barrier.finalizer = view.get(&keys.finalizer()).map(|record| decoded(&record.value));
     }
     config
@@ -119,7 +119,7 @@ pub(super) fn is_turn(
     if !strict {
         return true;
     }
-    let first = view.scan(FAMILY, &keys.slot(slot)).next().and_then(|(key, _)| Place::last_of(key));
+    let first = view.front(keys.slot(slot)).next().and_then(|(key, _)| Place::last_of(key));
     slot == head.front && first.is_some_and(|first| first.id == id)
 }
 
@@ -138,7 +138,7 @@ pub fn watched_own(view: View<'_>, queue: &str, id: MessageId) -> Vec<Key> {
     }
     let place = Place { slot, order: Role::Item.order(), id };
     let mine = keys.ready(place);
-    let before = view.scan(FAMILY, &keys.slot(slot)).take_while(|(key, _)| **key < mine).last();
+    let before = view.under(keys.slot(slot)).take_while(|(key, _)| **key < mine).last();
     watched.push(match before {
         Some((key, _)) => key.clone(),
         None => keys.generation(slot.saturating_sub(1)),
@@ -149,7 +149,7 @@ pub fn watched_own(view: View<'_>, queue: &str, id: MessageId) -> Vec<Key> {
 /// What to watch for the next generation that is released.
 #[must_use]
 pub fn watched_releases(queue: &str) -> Selection {
-    Selection::Prefix(Keys::new(queue).releases_whole())
+    Selection::Prefix(Keys::new(queue).releases().as_bytes().to_vec())
 }
 
 /// The newest released generation behind `after` whose items everybody may read, and its revision.
@@ -166,7 +166,7 @@ pub fn broadcast(view: View<'_>, queue: &str, after: u64) -> Option<(Generation,
 pub fn slot_of(view: View<'_>, queue: &str, number: u64) -> Option<u64> {
     let keys = Keys::new(queue);
     let found = view
-        .scan(FAMILY, &keys.generations())
+        .under(keys.generations())
         .find(|(_, record)| decoded::<Generation>(&record.value).number == number);
     found.and_then(|(key, _)| key.as_bytes().last_chunk().map(|slot| u64::from_be_bytes(*slot)))
 }

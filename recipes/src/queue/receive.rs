@@ -44,7 +44,8 @@ pub(super) fn receive(txn: &mut Txn<'_>, wanted: Receive) -> Result<Outcome, Sto
     let mut attached = false;
     let mut messages = Vec::new();
     if desk.may_take(session) {
-        if terms.bound {
+        // Nothing to take is not worth a session, nor a look beforehand where none is needed.
+        if terms.bound && desk.front().is_some() {
             desk.txn.attach(&attach, None)?;
             attached = true;
         }
@@ -71,16 +72,15 @@ pub(super) fn receive(txn: &mut Txn<'_>, wanted: Receive) -> Result<Outcome, Sto
 }
 
 impl Desk<'_, '_> {
-    /// Whether there is something that this receiver may have at once.
+    /// Whether this receiver may have what is ready.
     fn may_take(&self, session: Option<SessionId>) -> bool {
-        let mine = !self.config.single_active || self.active().is_none_or(|active| Some(active) == session);
-        mine && self.front().is_some()
+        !self.config.single_active || self.active().is_none_or(|active| Some(active) == session)
     }
 }
 
 /// At the end of the line.
 fn join(desk: &mut Desk<'_, '_>, terms: Terms, session: SessionId) -> Result<Ticket, StoreRefusal> {
-    desk.txn.make_room(3 * (KEY_OVERHEAD + desk.keys.prefix().len() + 64))?;
+    desk.txn.make_room(3 * (KEY_OVERHEAD + desk.keys.prefix().as_bytes().len() + 64))?;
     let ticket = Ticket { revision: desk.txn.revision(), number: desk.txn.number() };
     let waiter = Waiter { session, terms, since: desk.txn.now() };
     desk.txn.put(desk.keys.waiter(ticket), encoded(&waiter), ContentType::Binary, Some(session));
@@ -101,7 +101,7 @@ pub(super) fn collect(txn: &mut Txn<'_>, queue: &str, ticket: Ticket) -> Result<
     };
     desk.delete(&key);
     let Parcel { waiter, messages, until } = parcel;
-    time::clear_parcel(desk.txn, &desk.name, ticket, until);
+    time::clear_parcel(desk.txn, &desk.keys, ticket, until);
     let mut delivered = Delivered {
         session: (waiter.terms.bound && !waiter.terms.at_most_once).then_some(waiter.session),
         ..Delivered::default()
@@ -110,7 +110,8 @@ pub(super) fn collect(txn: &mut Txn<'_>, queue: &str, ticket: Ticket) -> Result<
         // Somebody may have removed it meanwhile.
         let Some(flight) = desk.flight(id).filter(|flight| flight.ticket == Some(ticket)) else { continue };
         let record = desk.record(id).expect("a message in flight has been sent");
-        delivered.messages.push(desk.depart(flight, waiter.terms, &record));
+        let body = decoded(&record.value);
+        delivered.messages.push(desk.depart(flight, waiter.terms, &record.content_type, body));
     }
     desk.finish();
     Ok(Outcome::Delivered(delivered))
@@ -132,7 +133,7 @@ pub(super) fn leave(txn: &mut Txn<'_>, queue: &str, ticket: Ticket) -> Outcome {
 
 /// Nobody has seen what was assigned: it returns as if nothing had happened.
 pub(super) fn give_back(desk: &mut Desk<'_, '_>, ticket: Ticket, parcel: &Parcel) {
-    time::clear_parcel(desk.txn, &desk.name, ticket, parcel.until);
+    time::clear_parcel(desk.txn, &desk.keys, ticket, parcel.until);
     for id in &parcel.messages {
         if let Some(flight) = desk.flight(*id).filter(|flight| flight.ticket == Some(ticket)) {
             desk.fail(flight, &Failure::default());

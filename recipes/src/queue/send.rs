@@ -66,18 +66,17 @@ fn one(desk: &mut Desk<'_, '_>, message: Message, session: Option<SessionId>) ->
         desk.check_items()?;
         desk.arrive(draft, message.item.as_deref(), session)?
     } else {
-        let id = desk.write(draft, None);
+        let (id, body) = desk.write(draft, None);
         if message.delay.0 > 0 {
             desk.delay(id, Tally::default(), now.after(message.delay), false);
         } else {
-            let record = desk.record(id).expect("just written");
-            desk.make_ready(id, &decoded(&record.value), &Tally::default());
+            desk.make_ready(id, &body, &Tally::default());
         }
         Sent { id, duplicate: false, generation: None, session: None }
     };
     if let Some(dedup_id) = message.dedup_id {
         let until = now.after(desk.config.dedup_window);
-        time::set_window(desk.txn, &desk.name, &dedup_id, until);
+        time::set_window(desk.txn, &desk.keys, &dedup_id, until);
         desk.put(desk.keys.dedup(&dedup_id), encoded(Duplicate { id: sent.id, until }));
     }
     Ok(sent)
@@ -94,7 +93,7 @@ fn growth(desk: &Desk<'_, '_>, message: &Message) -> usize {
     let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| 2 * text.len());
     let headers: usize =
         message.headers.iter().map(|header| header.name.len() + header.value.len() + 8).sum();
-    let key = KEY_OVERHEAD + desk.keys.prefix().len() + 64;
+    let key = KEY_OVERHEAD + desk.keys.prefix().as_bytes().len() + 64;
     let timers = [message.delay.0 > 0, message.ttl.is_some(), message.group.is_some()];
     let keys =
         3 + timers.iter().filter(|there| **there).count() + 2 * usize::from(message.dedup_id.is_some());

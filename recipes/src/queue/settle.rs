@@ -61,9 +61,9 @@ pub(super) fn renew(
             continue;
         }
         if let Some(before) = flight.until.replace(until) {
-            time::clear_visibility(desk.txn, &desk.name, receipt.id, before);
+            time::clear_visibility(desk.txn, &desk.keys, receipt.id, before);
         }
-        time::set_visibility(desk.txn, &desk.name, receipt.id, until);
+        time::set_visibility(desk.txn, &desk.keys, receipt.id, until);
         desk.fly(&flight);
     }
     stale(wanted, &renewed)?;
@@ -75,11 +75,10 @@ pub(super) fn renew(
 pub(super) fn acknowledge(desk: &mut Desk<'_, '_>, receipts: &[Receipt]) -> Vec<bool> {
     let mut acked = Vec::with_capacity(receipts.len());
     for receipt in receipts {
-        let current = current(desk, *receipt).is_some() || desk.is_own(*receipt);
-        acked.push(current);
-        if current {
-            desk.remove(receipt.id, End::Acked);
-        }
+        acked.push(match current(desk, *receipt) {
+            Some(flight) => desk.settle(&flight),
+            None => desk.is_own(*receipt) && desk.remove(receipt.id, End::Acked),
+        });
     }
     acked
 }

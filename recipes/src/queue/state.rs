@@ -23,6 +23,9 @@ pub(super) struct Head {
     /// Receivers in line.
     #[n(4)]
     pub waiting: u64,
+    /// Somebody has configured it. Where nobody has, as for most, no configuration is looked for.
+    #[n(5)]
+    pub configured: bool,
     /// When the oldest message is to be looked at: a timer stands there.
     #[n(6)]
     pub retention: Option<Timestamp>,

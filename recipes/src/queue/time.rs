@@ -5,9 +5,9 @@ use coracle_store::{Millis, Timestamp, Txn};
 use super::barrier::End;
 use super::delivery::Failure;
 use super::desk::Desk;
-use super::keys::{MessageId, Ticket};
+use super::keys::{Keys, MessageId, Ticket};
 use super::state::{Body, Duplicate, Parcel};
-use super::{FAMILY, SLICE, decoded, receive};
+use super::{SLICE, decoded, receive};
 use crate::{names, timer};
 
 const DELAY: u8 = b'd';
@@ -84,7 +84,7 @@ fn drop_old(desk: &mut Desk<'_, '_>) {
     }
     desk.head.retention = None;
     for _ in 0..SLICE {
-        let oldest = desk.txn.view().scan(FAMILY, &desk.keys.bodies()).next();
+        let oldest = desk.txn.view().front(desk.keys.bodies()).next();
         let Some((key, record)) = oldest else { return };
         let id = MessageId::from_bytes(&key.as_bytes()[key.as_bytes().len() - 12..]);
         let body: Body<'_> = decoded(&record.value);
@@ -100,69 +100,65 @@ fn drop_old(desk: &mut Desk<'_, '_>) {
 
 fn end_window(txn: &mut Txn<'_>, queue: &str, dedup_id: &[u8]) {
     let Some((dedup_id, _)) = names::split(dedup_id) else { return };
-    let key = super::Keys::new(queue).dedup(&dedup_id);
+    let key = Keys::new(queue).dedup(&dedup_id);
     let until = txn.get(&key).map(|record| decoded::<Duplicate>(&record.value).until);
     if until.is_some_and(|until| until <= txn.now()) {
         txn.delete(&key, coracle_store::Cause::Command);
     }
 }
 
-fn what(queue: &str, kind: u8, of: &[u8]) -> Vec<u8> {
-    [&names::closed(queue)[..], &[kind], of].concat()
+pub(super) fn set_delay(txn: &mut Txn<'_>, keys: &Keys, id: MessageId, at: Timestamp) {
+    timer::set_of(txn, at, keys.prefix(), DELAY, &id.bytes());
 }
 
-pub(super) fn set_delay(txn: &mut Txn<'_>, queue: &str, id: MessageId, at: Timestamp) {
-    timer::set(txn, at, FAMILY, &what(queue, DELAY, &id.bytes()));
+pub(super) fn clear_delay(txn: &mut Txn<'_>, keys: &Keys, id: MessageId, at: Timestamp) {
+    timer::clear_of(txn, at, keys.prefix(), DELAY, &id.bytes());
 }
 
-pub(super) fn clear_delay(txn: &mut Txn<'_>, queue: &str, id: MessageId, at: Timestamp) {
-    timer::clear(txn, at, FAMILY, &what(queue, DELAY, &id.bytes()));
+pub(super) fn set_visibility(txn: &mut Txn<'_>, keys: &Keys, id: MessageId, at: Timestamp) {
+    timer::set_of(txn, at, keys.prefix(), VISIBILITY, &id.bytes());
 }
 
-pub(super) fn set_visibility(txn: &mut Txn<'_>, queue: &str, id: MessageId, at: Timestamp) {
-    timer::set(txn, at, FAMILY, &what(queue, VISIBILITY, &id.bytes()));
+pub(super) fn clear_visibility(txn: &mut Txn<'_>, keys: &Keys, id: MessageId, at: Timestamp) {
+    timer::clear_of(txn, at, keys.prefix(), VISIBILITY, &id.bytes());
 }
 
-pub(super) fn clear_visibility(txn: &mut Txn<'_>, queue: &str, id: MessageId, at: Timestamp) {
-    timer::clear(txn, at, FAMILY, &what(queue, VISIBILITY, &id.bytes()));
+pub(super) fn set_expiry(txn: &mut Txn<'_>, keys: &Keys, id: MessageId, at: Timestamp) {
+    timer::set_of(txn, at, keys.prefix(), EXPIRY, &id.bytes());
 }
 
-pub(super) fn set_expiry(txn: &mut Txn<'_>, queue: &str, id: MessageId, at: Timestamp) {
-    timer::set(txn, at, FAMILY, &what(queue, EXPIRY, &id.bytes()));
+pub(super) fn clear_expiry(txn: &mut Txn<'_>, keys: &Keys, id: MessageId, at: Timestamp) {
+    timer::clear_of(txn, at, keys.prefix(), EXPIRY, &id.bytes());
 }
 
-pub(super) fn clear_expiry(txn: &mut Txn<'_>, queue: &str, id: MessageId, at: Timestamp) {
-    timer::clear(txn, at, FAMILY, &what(queue, EXPIRY, &id.bytes()));
+pub(super) fn set_retention(txn: &mut Txn<'_>, keys: &Keys, at: Timestamp) {
+    timer::set_of(txn, at, keys.prefix(), RETENTION, &[]);
 }
 
-pub(super) fn set_retention(txn: &mut Txn<'_>, queue: &str, at: Timestamp) {
-    timer::set(txn, at, FAMILY, &what(queue, RETENTION, &[]));
+pub(super) fn clear_retention(txn: &mut Txn<'_>, keys: &Keys, at: Timestamp) {
+    timer::clear_of(txn, at, keys.prefix(), RETENTION, &[]);
 }
 
-pub(super) fn clear_retention(txn: &mut Txn<'_>, queue: &str, at: Timestamp) {
-    timer::clear(txn, at, FAMILY, &what(queue, RETENTION, &[]));
+pub(super) fn set_window(txn: &mut Txn<'_>, keys: &Keys, dedup_id: &str, at: Timestamp) {
+    timer::set_of(txn, at, keys.prefix(), DEDUP, &names::closed(dedup_id));
 }
 
-pub(super) fn set_window(txn: &mut Txn<'_>, queue: &str, dedup_id: &str, at: Timestamp) {
-    timer::set(txn, at, FAMILY, &what(queue, DEDUP, &names::closed(dedup_id)));
+pub(super) fn set_deadline(txn: &mut Txn<'_>, keys: &Keys, slot: u64, at: Timestamp) {
+    timer::set_of(txn, at, keys.prefix(), DEADLINE, &slot.to_be_bytes());
 }
 
-pub(super) fn set_deadline(txn: &mut Txn<'_>, queue: &str, slot: u64, at: Timestamp) {
-    timer::set(txn, at, FAMILY, &what(queue, DEADLINE, &slot.to_be_bytes()));
+pub(super) fn clear_deadline(txn: &mut Txn<'_>, keys: &Keys, slot: u64, at: Timestamp) {
+    timer::clear_of(txn, at, keys.prefix(), DEADLINE, &slot.to_be_bytes());
 }
 
-pub(super) fn clear_deadline(txn: &mut Txn<'_>, queue: &str, slot: u64, at: Timestamp) {
-    timer::clear(txn, at, FAMILY, &what(queue, DEADLINE, &slot.to_be_bytes()));
+pub(super) fn set_sweep(txn: &mut Txn<'_>, keys: &Keys, slot: u64, at: Timestamp) {
+    timer::set_of(txn, at, keys.prefix(), SWEEP, &slot.to_be_bytes());
 }
 
-pub(super) fn set_sweep(txn: &mut Txn<'_>, queue: &str, slot: u64, at: Timestamp) {
-    timer::set(txn, at, FAMILY, &what(queue, SWEEP, &slot.to_be_bytes()));
+pub(super) fn set_parcel(txn: &mut Txn<'_>, keys: &Keys, ticket: Ticket, at: Timestamp) {
+    timer::set_of(txn, at, keys.prefix(), PARCEL, &ticket.bytes());
 }
 
-pub(super) fn set_parcel(txn: &mut Txn<'_>, queue: &str, ticket: Ticket, at: Timestamp) {
-    timer::set(txn, at, FAMILY, &what(queue, PARCEL, &ticket.bytes()));
-}
-
-pub(super) fn clear_parcel(txn: &mut Txn<'_>, queue: &str, ticket: Ticket, at: Timestamp) {
-    timer::clear(txn, at, FAMILY, &what(queue, PARCEL, &ticket.bytes()));
+pub(super) fn clear_parcel(txn: &mut Txn<'_>, keys: &Keys, ticket: Ticket, at: Timestamp) {
+    timer::clear_of(txn, at, keys.prefix(), PARCEL, &ticket.bytes());
 }

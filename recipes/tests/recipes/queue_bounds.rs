@@ -342,3 +342,41 @@ proptest! {
         prop_assert_eq!(run.driver.store.live_bytes(), 0, "no ghosts");
     }
 }
+
+/// That there is a configuration stands beside the counts, which come and go with the messages.
+#[test]
+fn a_configuration_is_in_force_with_messages_and_without() {
+    let queue = |driver: &mut Driver, operation| driver.run(&coracle_recipes::Operation::Queue(operation));
+    let send = |driver: &mut Driver| {
+        let message = Message {
+            value: b"x".to_vec().into(),
+            content_type: ContentType::Text,
+            priority: 0,
+            group: None,
+            delay: Millis(0),
+            ttl: None,
+            dedup_id: None,
+            headers: Vec::new(),
+            item: None,
+        };
+        let send = Send { queue: QUEUE.into(), messages: vec![message], attach: Attach::None };
+        queue(driver, Operation::Send(send)).is_ok()
+    };
+    for before in [0, 1] {
+        for restarts in [false, true] {
+            let mut driver = Driver::new();
+            (0..before).for_each(|_| assert!(send(&mut driver)));
+            let short = Config { max_length: Some(2), ..Config::default() };
+            queue(&mut driver, Operation::Configure(QUEUE.into(), Some(short))).unwrap();
+            if restarts {
+                driver.restart();
+            }
+            (before..2).for_each(|_| assert!(send(&mut driver), "not full"));
+            assert!(!send(&mut driver), "full");
+            queue(&mut driver, Operation::Configure(QUEUE.into(), None)).unwrap();
+            assert!(send(&mut driver), "an ordinary queue again");
+            queue(&mut driver, Operation::Purge(QUEUE.into(), Revision(u64::MAX), true)).unwrap();
+            assert_eq!(driver.store.live_bytes(), 0, "no ghosts");
+        }
+    }
+}
