@@ -1,6 +1,6 @@
 //! Spans of time as people write them: `500ms`, `30s`, `1h30m`, a bare number of seconds, `0`.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -152,25 +152,39 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (hours, rest) = (self.ms / 3_600_000, self.ms % 3_600_000);
         let (minutes, ms) = (rest / 60_000, rest % 60_000);
-        let mut text = String::new();
+        // Every grant of a lock says how long it is good for: written without formatting within formatting.
+        let mut text = String::with_capacity(24);
         if hours > 0 {
-            write!(text, "{hours}h")?;
+            push_number(&mut text, hours);
+            text.push('h');
         }
         if minutes > 0 {
-            write!(text, "{minutes}m")?;
+            push_number(&mut text, minutes);
+            text.push('m');
         }
         if text.is_empty() && ms > 0 && ms < 1000 {
-            write!(text, "{ms}ms")?;
+            push_number(&mut text, ms);
+            text.push_str("ms");
         } else if ms > 0 || text.is_empty() {
-            write!(text, "{}", ms / 1000)?;
+            push_number(&mut text, ms / 1000);
             if !ms.is_multiple_of(1000) {
-                let fraction = format!(".{:03}", ms % 1000);
-                text.push_str(fraction.trim_end_matches('0'));
+                // A one before the three digits keeps their zeros; the point takes its place.
+                let point = text.len();
+                push_number(&mut text, 1000 + ms % 1000);
+                text.replace_range(point..=point, ".");
+                text.truncate(text.trim_end_matches('0').len());
             }
             text.push('s');
         }
         f.pad(&text)
     }
+}
+
+fn push_number(text: &mut String, number: u64) {
+    if number >= 10 {
+        push_number(text, number / 10);
+    }
+    text.push(char::from_digit(u32::try_from(number % 10).unwrap_or(0), 10).unwrap_or('0'));
 }
 
 impl Serialize for Span {

@@ -1,24 +1,20 @@
 //! ① Connections: accepted within bounds, watched for silence, drained at the end.
 //!
-//! hyper's own header timer is not used: it would cost a timer a request and end idle connections after it. One coarse
-//! timer a connection does for slow heads, idle keep-alive and clients that stopped reading.
+//! hyper's own header timer is not used: it would cost a timer a request and end idle connections after it. One look at
+//! all connections a moment does for slow heads, idle keep-alive and clients that stopped reading: [`Sweep`].
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use axum::body::Body;
-use axum::response::Response;
 use coracle_api::{Code, PROBLEM_JSON, Problem};
 use coracle_raft::network::stream::Stream;
 use coracle_raft::network::tls::Acceptor;
 use coracle_store::Principal;
-use http::{Version, header};
-use http_body::Body as _;
-use hyper::body::Incoming;
+use http::header;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,10 +22,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::activity::{Activity, Open, Order, Sweep};
 use crate::edge::Edge;
 use crate::http::call::Peer;
 use crate::http::front::{Ambiguous, Service};
+use crate::http::message::Request;
+use crate::http::piece::Deaf;
 
 /// Head of a request, the request line included.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -40,15 +38,20 @@ const H2_STREAMS: u32 = 256;
 pub struct Listening {
     stop: CancellationToken,
     connections: TaskTracker,
+    sweep: Arc<Sweep>,
     accepting: tokio::task::JoinHandle<()>,
+    sweeping: tokio::task::JoinHandle<()>,
 }
 
 /// Begin to accept.
 #[must_use]
 pub fn listen(listener: TcpListener, acceptor: Acceptor, edge: Edge) -> Listening {
     let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
-    let accepting = tokio::spawn(accept(listener, acceptor, edge, stop.clone(), connections.clone()));
-    Listening { stop, connections, accepting }
+    let sweep = Sweep::new(&edge.config);
+    let sweeping = tokio::spawn(sweep.clone().run());
+    let accepting =
+        tokio::spawn(accept(listener, acceptor, edge, sweep.clone(), stop.clone(), connections.clone()));
+    Listening { stop, connections, sweep, accepting, sweeping }
 }
 
 impl Listening {
@@ -56,6 +59,7 @@ impl Listening {
     pub async fn close(self, grace: Duration) {
         self.stop.cancel();
         let _ = self.accepting.await;
+        self.sweep.stop();
         self.connections.close();
         if tokio::time::timeout(grace, self.connections.wait()).await.is_err() {
             tracing::warn!(
@@ -63,6 +67,7 @@ impl Listening {
                 "connections were cut at the end of the grace"
             );
         }
+        self.sweeping.abort();
     }
 }
 
@@ -70,6 +75,7 @@ async fn accept(
     listener: TcpListener,
     acceptor: Acceptor,
     edge: Edge,
+    sweep: Arc<Sweep>,
     stop: CancellationToken,
     connections: TaskTracker,
 ) {
@@ -90,6 +96,7 @@ async fn accept(
                     service: service.clone(),
                     servers: servers.clone(),
                     edge: edge.clone(),
+                    sweep: sweep.clone(),
                     stop: stop.clone(),
                 };
                 connections.spawn(connection.run(tcp));
@@ -136,6 +143,7 @@ struct Connection {
     /// For HTTP/1 and for HTTP/2.
     servers: Arc<[auto::Builder<TokioExecutor>; 2]>,
     edge: Edge,
+    sweep: Arc<Sweep>,
     stop: CancellationToken,
 }
 
@@ -159,41 +167,41 @@ impl Connection {
             },
         };
         let name = stream.common_name();
-        let peer = Arc::new(Peer {
-            principal: name.map_or_else(|| Peer::anonymous().principal, |name| Principal(name.into())),
-            secure: self.acceptor.is_tls(),
-        });
-        let activity = Arc::new(Activity::new());
+        let principal = name.map_or_else(|| Peer::anonymous().principal, |name| Principal(name.into()));
+        let peer = Arc::new(Peer { principal, secure: self.acceptor.is_tls(), host: OnceLock::new() });
+        let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+        let deaf = Deaf::waker(&waker);
+        let activity = self.sweep.watch(waker);
         let (service, watched) = (self.service, activity.clone());
-        let handler = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+        let handler = hyper::service::service_fn(move |mut request: Request| {
             let (service, peer) = (service.clone(), peer.clone());
             let open = Open::new(watched.clone(), request.version());
             if watched.take_head(request.headers().contains_key(header::TRANSFER_ENCODING)) {
                 request.extensions_mut().insert(Ambiguous);
             }
-            async move { Ok::<_, Infallible>(open.until_sent(service.answer(request.map(Body::new), peer).await)) }
+            async move { Ok::<_, Infallible>(open.until_sent(service.answer(request, peer).await)) }
         });
         let io = TokioIo::new(Watched { stream, activity: activity.clone(), instead: None });
         let mut connection = pin!(self.servers[usize::from(multiplexed)].serve_connection(io, handler));
-        let mut check = pin!(tokio::time::sleep(timeout));
-        let mut stopping = false;
-        loop {
-            tokio::select! {
-                result = connection.as_mut() => {
-                    if let Err(error) = result {
-                        tracing::debug!(error = %error, "a connection ended");
-                    }
-                    return;
-                }
-                () = self.stop.cancelled(), if !stopping => {
-                    stopping = true;
+        let mut finishing = false;
+        let served = poll_fn(|context| {
+            match activity.ordered() {
+                Order::GoOn => {}
+                Order::Finish if finishing => {}
+                Order::Finish => {
+                    finishing = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = check.as_mut() => match activity.next_check(&self.edge.config) {
-                    Some(wait) => check.as_mut().reset(tokio::time::Instant::now() + wait),
-                    None => return,
-                },
+                Order::Close => return Poll::Ready(Ok(())),
             }
+            if multiplexed {
+                return connection.as_mut().poll(context);
+            }
+            connection.as_mut().poll(&mut Context::from_waker(&deaf))
+        })
+        .await;
+        if let Err(error) = served {
+            tracing::debug!(error = %error, "a connection ended");
         }
     }
 }
@@ -218,123 +226,6 @@ async fn speaks_h2(stream: &Stream) -> std::io::Result<bool> {
             return Ok(true);
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// What a connection is doing, in milliseconds since it began; 0 is never.
-struct Activity {
-    began: Instant,
-    /// Requests being answered, streams included.
-    open: AtomicU32,
-    last: AtomicU64,
-    head_since: AtomicU64,
-    blocked_since: AtomicU64,
-    multiplexed: AtomicBool,
-    /// Bytes read between requests: the head of the next one. hyper forgets a length beside a transfer coding, and we
-    /// refuse to guess which of the two somebody in between believed.
-    head: Mutex<Vec<u8>>,
-}
-
-impl Activity {
-    fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            open: AtomicU32::new(0),
-            last: AtomicU64::new(1),
-            // A connection that says nothing at all is one that is slow with its first head.
-            head_since: AtomicU64::new(1),
-            blocked_since: AtomicU64::new(0),
-            multiplexed: AtomicBool::new(false),
-            head: Mutex::default(),
-        }
-    }
-
-    /// Forget the head that was read; true if it has a length, which is only looked for beside a transfer coding.
-    fn take_head(&self, coded: bool) -> bool {
-        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        let end =
-            if coded { head.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or(head.len()) } else { 0 };
-        let found = head[..end].windows(16).any(|w| w.eq_ignore_ascii_case(b"\ncontent-length:"));
-        if head.capacity() > 4096 {
-            *head = Vec::new();
-        } else {
-            head.clear();
-        }
-        found
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
-    }
-
-    /// Time until the next look; `None`: the connection is to be closed now.
-    fn next_check(&self, config: &Config) -> Option<Duration> {
-        let now = self.now();
-        let left = |since: u64, limit: coracle_api::Span| {
-            (since + limit.as_millis()).checked_sub(now).filter(|left| *left > 0)
-        };
-        let blocked = self.blocked_since.load(Ordering::Relaxed);
-        if blocked > 0 && left(blocked, config.idle_timeout).is_none() {
-            return None;
-        }
-        if self.open.load(Ordering::Relaxed) > 0 {
-            return Some(config.header_timeout.as_duration());
-        }
-        let head = self.head_since.load(Ordering::Relaxed);
-        let idle = left(self.last.load(Ordering::Relaxed), config.idle_timeout)?;
-        let wait = if head > 0 { left(head, config.header_timeout)?.min(idle) } else { idle };
-        // Looking again within the header timeout finds a head that begins in between.
-        Some(Duration::from_millis(wait.min(config.header_timeout.as_millis().max(1))))
-    }
-}
-
-/// A request being answered.
-struct Open(Arc<Activity>);
-
-impl Open {
-    fn new(activity: Arc<Activity>, version: Version) -> Self {
-        activity.open.fetch_add(1, Ordering::Relaxed);
-        activity.head_since.store(0, Ordering::Relaxed);
-        if version == Version::HTTP_2 {
-            activity.multiplexed.store(true, Ordering::Relaxed);
-        }
-        Self(activity)
-    }
-
-    /// A streamed answer is open until its body is dropped, any other until it is made.
-    fn until_sent(self, response: Response) -> Response {
-        if response.body().size_hint().exact().is_some() {
-            return response;
-        }
-        response.map(|body| Body::new(Streaming { body, _open: self }))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.last.store(self.0.now(), Ordering::Relaxed);
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-struct Streaming {
-    body: Body,
-    _open: Open,
-}
-
-impl http_body::Body for Streaming {
-    type Data = bytes::Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
     }
 }
 
@@ -378,7 +269,7 @@ impl Watched {
     ) -> Option<Poll<std::io::Result<usize>>> {
         if self.instead.is_none() {
             // Only between requests: while one is answered the bytes are ours.
-            if self.activity.open.load(Ordering::Relaxed) > 0 || !written.starts_with(b"HTTP/1.1 4") {
+            if self.activity.answering() || !written.starts_with(b"HTTP/1.1 4") {
                 return None;
             }
             self.instead = Some((refusal(written)?, 0));
@@ -395,20 +286,6 @@ impl Watched {
         self.instead = None;
         Some(Poll::Ready(Ok(written.len())))
     }
-
-    fn wrote(&self, poll: &Poll<std::io::Result<usize>>) {
-        let activity = &self.activity;
-        match poll {
-            Poll::Ready(_) => {
-                activity.last.store(activity.now(), Ordering::Relaxed);
-                activity.blocked_since.store(0, Ordering::Relaxed);
-            }
-            Poll::Pending if activity.blocked_since.load(Ordering::Relaxed) == 0 => {
-                activity.blocked_since.store(activity.now(), Ordering::Relaxed);
-            }
-            Poll::Pending => {}
-        }
-    }
 }
 
 impl AsyncRead for Watched {
@@ -420,20 +297,7 @@ impl AsyncRead for Watched {
         let before = buf.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(context, buf);
         if poll.is_ready() {
-            let activity = &self.activity;
-            let now = activity.now();
-            activity.last.store(now, Ordering::Relaxed);
-            let between =
-                activity.open.load(Ordering::Relaxed) == 0 && !activity.multiplexed.load(Ordering::Relaxed);
-            if between {
-                if activity.head_since.load(Ordering::Relaxed) == 0 {
-                    activity.head_since.store(now, Ordering::Relaxed);
-                }
-                let mut head = activity.head.lock().unwrap_or_else(PoisonError::into_inner);
-                let room = HEAD_BYTES.saturating_sub(head.len());
-                let new = &buf.filled()[before..];
-                head.extend_from_slice(&new[..new.len().min(room)]);
-            }
+            self.activity.came(&buf.filled()[before..], HEAD_BYTES);
         }
         poll
     }
@@ -449,7 +313,7 @@ impl AsyncWrite for Watched {
             return poll;
         }
         let poll = Pin::new(&mut self.stream).poll_write(context, buf);
-        self.wrote(&poll);
+        self.activity.wrote(poll.is_ready());
         poll
     }
 
@@ -464,7 +328,7 @@ impl AsyncWrite for Watched {
             return poll;
         }
         let poll = Pin::new(&mut self.stream).poll_write_vectored(context, bufs);
-        self.wrote(&poll);
+        self.activity.wrote(poll.is_ready());
         poll
     }
 
@@ -485,10 +349,6 @@ impl AsyncWrite for Watched {
 mod tests {
     use super::*;
 
-    fn config() -> Config {
-        Config::default()
-    }
-
     #[test]
     fn bare_refusals_become_problems_and_nothing_else_does() {
         let bare = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
@@ -508,52 +368,5 @@ mod tests {
         ] {
             assert!(refusal(ours).is_none());
         }
-    }
-
-    #[test]
-    fn a_length_beside_a_coding_is_seen() {
-        let activity = Activity::new();
-        let head = |text: &str| activity.head.lock().unwrap().extend_from_slice(text.as_bytes());
-        let put = "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n";
-        head(&format!("{put}CONTENT-length: 3\r\n\r\n"));
-        assert!(activity.take_head(true));
-        head(&format!("{put}\r\n3\r\nContent-Length: 3\r\n"));
-        assert!(!activity.take_head(true), "what stands in the body is not in the head");
-        head("PUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\n");
-        assert!(!activity.take_head(false));
-        assert!(activity.head.lock().unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_silent_connection_is_closed_after_the_header_timeout() {
-        let mut activity = Activity::new();
-        assert!(activity.next_check(&config()).is_some());
-        activity.began = Instant::now().checked_sub(config().header_timeout.as_duration() * 2).unwrap();
-        assert!(activity.next_check(&config()).is_none());
-    }
-
-    #[test]
-    fn an_idle_connection_lives_longer_than_a_slow_head_and_a_stream_for_ever() {
-        let activity = Arc::new(Activity::new());
-        drop(Open::new(activity.clone(), Version::HTTP_11));
-        let aged = |activity: &Activity, by: Duration| Activity {
-            began: activity.began.checked_sub(by).unwrap(),
-            open: AtomicU32::new(activity.open.load(Ordering::Relaxed)),
-            last: AtomicU64::new(activity.last.load(Ordering::Relaxed)),
-            head_since: AtomicU64::new(activity.head_since.load(Ordering::Relaxed)),
-            blocked_since: AtomicU64::new(activity.blocked_since.load(Ordering::Relaxed)),
-            multiplexed: AtomicBool::new(false),
-            head: Mutex::default(),
-        };
-        let (header, idle) = (config().header_timeout.as_duration(), config().idle_timeout.as_duration());
-        assert!(aged(&activity, header * 2).next_check(&config()).is_some());
-        assert!(aged(&activity, idle * 2).next_check(&config()).is_none());
-        activity.head_since.store(activity.now(), Ordering::Relaxed);
-        assert!(aged(&activity, header * 2).next_check(&config()).is_none());
-        let open = Open::new(activity.clone(), Version::HTTP_11);
-        assert!(aged(&activity, idle * 2).next_check(&config()).is_some());
-        activity.blocked_since.store(1, Ordering::Relaxed);
-        assert!(aged(&activity, idle * 2).next_check(&config()).is_none());
-        drop(open);
     }
 }

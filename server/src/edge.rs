@@ -12,6 +12,7 @@ use http::HeaderValue;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::http::overload::Overload;
 use crate::http::problem::{Answer, Refused};
 use crate::http::validity::Renewals;
 use crate::lines::Lines;
@@ -42,6 +43,8 @@ pub struct Shared {
     pub streams: Bound,
     /// Id of this node, as a header.
     pub member: HeaderValue,
+    /// What is answered to one request too many.
+    pub overload: Overload,
     draining: AtomicBool,
     drain: watch::Sender<bool>,
 }
@@ -58,6 +61,7 @@ impl Edge {
     pub fn new(node: Node, config: Config, client_url: String, hosts: Hosts) -> Self {
         Self(Arc::new(Shared {
             member: HeaderValue::from(node.id()),
+            overload: Overload::new(config.max_requests),
             node,
             client_url,
             metrics: Metrics::default(),
@@ -75,20 +79,16 @@ impl Edge {
         }))
     }
 
-    /// Take a place among the requests worked on. What frees resources is always taken.
-    ///
-    /// # Errors
-    /// `overloaded`.
-    pub fn admit(&self, frees: bool) -> Answer<Admitted> {
-        if self.requests.try_add() {
-            return Ok(Admitted { edge: self.clone(), kind: Kind::Request });
-        }
-        if frees {
+    /// Take a place among the requests worked on; `None`: there is no more. What frees resources is always taken, and
+    /// whether it does is only asked when there is no place.
+    pub fn admit(&self, frees: impl FnOnce() -> bool) -> Option<Admitted> {
+        if !self.requests.try_add() {
+            if !frees() {
+                return None;
+            }
             self.requests.add();
-            return Ok(Admitted { edge: self.clone(), kind: Kind::Request });
         }
-        let detail = format!("too many requests at once max={}", self.requests.max);
-        Err(Problem::new(Code::Overloaded, detail).with("max", self.requests.max).into())
+        Some(Admitted { edge: self.clone(), kind: Kind::Request })
     }
 
     /// Take a place among the parked requests.

@@ -1,4 +1,4 @@
-//! The edge of Coracle: HTTP, TLS, configuration, telemetry. The only crate with axum.
+//! The edge of Coracle: HTTP, TLS, configuration, telemetry. The only crate that serves HTTP.
 //!
 //! Stations ①, ⑥ and ⑦ of a request: `accept` takes connections, `http::front` checks and admits, `http` routes and
 //! decodes, `http::watch` and `http::turn` wake who waits, `http::respond` and `http::problem` answer.
@@ -9,6 +9,7 @@ mod http;
 pub mod telemetry;
 
 mod accept;
+mod activity;
 mod join;
 mod lines;
 mod metrics;

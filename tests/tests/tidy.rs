@@ -34,7 +34,7 @@ const ONLY_IN: &[(&str, &str)] = &[
     ("openraft-rt-tokio", "core/raft"),
     ("openraft-macros", "core/raft"),
     ("redb", "core/raft"),
-    ("axum", "server"),
+    ("matchit", "server"),
 ];
 
 /// Crates whose source is a pure function of the log.
@@ -70,10 +70,6 @@ const LINES_MAX: usize = 500;
 const LONG_FILES: &[(&str, &str)] = &[
     ("core/raft/tests/it/checkpoint.rs", "damage, crashes and speed of one file format"),
     ("core/store/tests/store/script.rs", "the words of all golden conversations"),
-    (
-        "server/src/accept.rs",
-        "one connection from accept to close; the sniffing of heads is the piece to cut off",
-    ),
 ];
 
 #[test]

@@ -3,7 +3,6 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use axum::response::{IntoResponse, Response};
 use coracle_api::{self as api, Code, HoldFrame, Problem, Span};
 use coracle_recipes::barrier::{self, Claim, Enter, Passed, Place, Turn, Why};
 use coracle_recipes::{self as recipes, Turn as TurnOf};
@@ -14,9 +13,10 @@ use super::barrier::{SHOWN, apply, broken};
 use super::call::{Call, Mutation, check_name};
 use super::claim::{self, Asked, Kind, Missed, Standing};
 use super::frame::Frames;
+use super::message::Response;
 use super::objects::{self, Applied, NAME};
 use super::problem::{Answer, Refused, bad_query, session_expired};
-use super::turn::Withdrawal;
+use super::turn::{Undo, Withdrawal};
 use super::{respond, wire};
 use crate::edge::Edge;
 
@@ -272,12 +272,13 @@ async fn for_good(mut call: Call, name: String, id: String, generation: Option<u
     let bytes = call.no_body().await?;
     let barrier: Box<str> = name.as_str().into();
     let claim = Claim { barrier: barrier.clone(), id: id.as_str().into(), session: None, generation: None };
-    let withdraw = recipes::Operation::Barrier(barrier::Operation::Withdraw(claim)).encode();
+    let withdraw = recipes::Operation::Barrier(barrier::Operation::Withdraw(claim));
     let waits = keep || !wait.is_zero();
     let enter = Enter { barrier, id: id.as_str().into(), attach: Attach::None, wait: waits, generation };
     let mutation = Mutation { principal: call.peer.principal.clone(), guards: Vec::new(), idempotency: None };
     // Whoever goes away while the answer of the log is under way leaves no ghost in the line either.
-    let mut withdrawal = Withdrawal::new(&call.edge, mutation.clone(), withdraw.clone());
+    let mut withdrawal =
+        Withdrawal::new(&call.edge, mutation.clone(), Undo::Program(withdraw.clone().into()));
     if keep {
         withdrawal.settle();
     }
@@ -314,7 +315,7 @@ async fn for_good(mut call: Call, name: String, id: String, generation: Option<u
     };
     if let (TurnOf::Waiting(now), false) = (&turn, keep) {
         place = now.clone();
-        revision = call.propose(mutation, withdraw).await?.revision;
+        revision = call.propose(mutation, withdraw.encode()).await?.revision;
         call.edge.node.wait_revision(revision, call.deadline).await?;
         withdrawal.settle();
         // It may have come to pass in the last moment.

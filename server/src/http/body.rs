@@ -1,20 +1,21 @@
 //! ① Bodies: read within their limit and time, with and without a length.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
 use coracle_api::{Code, OCTET_STREAM, Problem, TEXT};
 use coracle_store::ContentType;
 use http::{HeaderMap, header};
-use http_body_util::BodyExt;
+use http_body::Body as _;
+use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 
 use super::call::{Call, essence};
+use super::message::Request;
+use super::piece;
 use super::problem::{Answer, Refused, bad_body, too_large};
 
 /// Largest JSON body that is not a bare value: a transaction of 128 operations may carry several values.
@@ -23,13 +24,17 @@ pub const JSON_BYTES: usize = 4 * 1024 * 1024;
 const JSON_DEPTH: usize = 128;
 /// Of a body over its limit so much is still read, so that the client reads the answer instead of a reset.
 const DRAIN_BYTES: u64 = 16 * 1024 * 1024;
+/// And for so long.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 impl Call {
     /// The whole body, at most `max` bytes; `limit` names the limit.
     pub async fn read_body(&mut self, limit: &'static str, max: usize) -> Answer<Bytes> {
         let announced =
             self.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-        let body = std::mem::take(self.body.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else {
+            return Ok(Bytes::new());
+        };
         if let Some(actual) = announced.filter(|actual| *actual > max as u64) {
             if actual <= DRAIN_BYTES && !self.headers.contains_key(header::EXPECT) {
                 drain(body).await;
@@ -39,7 +44,7 @@ impl Call {
         let timeout = super::call::body_timeout(&self.edge);
         // Nearly every body is there already: no timer for those.
         let mut collecting = pin!(collect(body, limit, max));
-        match std::future::poll_fn(|context| Poll::Ready(collecting.as_mut().poll(context))).await {
+        match poll_fn(|context| Poll::Ready(collecting.as_mut().poll(context))).await {
             Poll::Ready(done) => done,
             Poll::Pending => match tokio::time::timeout(timeout, collecting).await {
                 Ok(done) => done,
@@ -87,10 +92,12 @@ impl Call {
     }
 }
 
-async fn collect(mut body: Body, limit: &'static str, max: usize) -> Answer<Bytes> {
+async fn collect(mut body: Incoming, limit: &'static str, max: usize) -> Answer<Bytes> {
     let mut first = Bytes::new();
     let mut rest: Option<BytesMut> = None;
-    while let Some(frame) = body.frame().await {
+    while !body.is_end_stream()
+        && let Some(frame) = poll_fn(|context| piece::take(&mut body, context)).await
+    {
         let frame = frame.map_err(|e| bad_body(format!("the body is broken: {e}")))?;
         let Ok(data) = frame.into_data() else { continue };
         let so_far = rest.as_ref().map_or(first.len(), BytesMut::len);
@@ -140,20 +147,26 @@ pub async fn forget(request: Request) {
     }
 }
 
-/// Read and forget, within reason.
-async fn drain(mut body: Body) {
-    let reading = async {
-        let mut left = DRAIN_BYTES;
-        while let Some(Ok(frame)) = body.frame().await {
-            let size = frame.data_ref().map_or(0, |d| d.len() as u64);
-            match left.checked_sub(size) {
-                Some(rest) => left = rest,
-                None => break,
-            }
+/// Read and forget, within reason: whoever still sends after that gets the reset.
+async fn drain(mut body: Incoming) {
+    let mut left = DRAIN_BYTES;
+    // Nearly every body is there already: neither a timer nor a box for those.
+    if poll_fn(|context| Poll::Ready(skip(&mut body, &mut left, context))).await.is_pending() {
+        let reading = poll_fn(|context| skip(&mut body, &mut left, context));
+        let _ = Box::pin(tokio::time::timeout(DRAIN_TIME, reading)).await;
+    }
+}
+
+fn skip(body: &mut Incoming, left: &mut u64, context: &mut Context<'_>) -> Poll<()> {
+    while !body.is_end_stream() {
+        let Some(Ok(frame)) = ready!(piece::take(body, context)) else { break };
+        let size = frame.data_ref().map_or(0, |d| d.len() as u64);
+        match left.checked_sub(size) {
+            Some(rest) => *left = rest,
+            None => break,
         }
-    };
-    // Whoever still sends after that gets the reset.
-    let _ = tokio::time::timeout(Duration::from_secs(2), reading).await;
+    }
+    Poll::Ready(())
 }
 
 /// The content type to store with a raw body: what was given, unless it is what `curl` says for want of anything.

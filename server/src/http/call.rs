@@ -1,17 +1,17 @@
 //! ① One request on its way through: who asks, for what, until when.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
-use axum::extract::Request;
 use coracle_api::{Code, Problem, Span};
 use coracle_store::command::Condition;
 use coracle_store::{Action, Command, Idempotency, Operation, Principal, Reply, Revision, SessionId, limits};
-use http::{HeaderMap, Method, Uri, header};
+use http::{HeaderMap, HeaderName, Method, Uri, header};
+use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
+use super::message::Request;
 use super::problem::{Answer, Refused, bad_body, bad_query, refused};
 use super::query::{self, Query};
 use crate::edge::{Admitted, Edge};
@@ -22,19 +22,26 @@ pub const WAIT_MAX: Span = match Span::from_secs(600) {
     None => panic!("ten minutes are a span"),
 };
 
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const IF_HELD: HeaderName = HeaderName::from_static("if-held");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
 /// What a connection knows about its client.
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub principal: Principal,
     /// Over TLS.
     pub secure: bool,
+    /// The host of its first request that was for one of ours.
+    pub host: OnceLock<Box<str>>,
 }
 
 impl Peer {
     /// A client without a certificate.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self { principal: Principal("anonymous".into()), secure: false }
+        Self { principal: Principal("anonymous".into()), secure: false, host: OnceLock::new() }
     }
 }
 
@@ -45,8 +52,8 @@ pub struct Call {
     pub uri: Uri,
     pub headers: HeaderMap,
     pub query: Query,
-    /// In a mutex only because a body may be sent to another thread but not shared, and calls are shared.
-    pub body: Mutex<Body>,
+    /// Until it is read.
+    pub body: Option<Incoming>,
     pub peer: Arc<Peer>,
     /// Until when an answer is owed.
     pub deadline: Instant,
@@ -67,7 +74,7 @@ impl Call {
             uri: parts.uri,
             headers: parts.headers,
             query,
-            body: Mutex::new(body),
+            body: Some(body),
             peer,
             deadline,
             admitted,
@@ -75,13 +82,14 @@ impl Call {
     }
 
     /// The header's value as text, if it was sent.
-    pub fn header(&self, name: &str) -> Answer<Option<&str>> {
+    pub fn header(&self, name: &HeaderName) -> Answer<Option<&str>> {
         let Some(value) = self.headers.get(name) else { return Ok(None) };
-        value.to_str().map(Some).map_err(|_| Problem::invalid("header", name, "not visible ASCII").into())
+        let invalid = |_| Problem::invalid("header", name.as_str(), "not visible ASCII").into();
+        value.to_str().map(Some).map_err(invalid)
     }
 
     /// A header and its twin in the query: either, or both saying the same.
-    pub fn twin(&mut self, name: &str, header: &str) -> Answer<Option<String>> {
+    pub fn twin(&mut self, name: &'static str, header: &HeaderName) -> Answer<Option<String>> {
         let query = self.query.text(name)?;
         let header = self.header(header)?;
         match (query, header) {
@@ -98,7 +106,7 @@ impl Call {
         if let Some(wait) = self.query.span("wait", Span::ZERO..=WAIT_MAX)? {
             return Ok(Some(wait));
         }
-        let Some(prefer) = self.header("prefer")? else { return Ok(None) };
+        let Some(prefer) = self.header(&PREFER)? else { return Ok(None) };
         let wait = prefer.split([',', ';']).find_map(|part| part.trim().strip_prefix("wait="));
         wait.map(|text| query::span("wait", text, &(Span::ZERO..=WAIT_MAX))).transpose()
     }
@@ -110,11 +118,11 @@ impl Call {
     }
 
     /// `session=ID` where it is required.
-    pub fn session(&mut self, name: &str) -> Answer<SessionId> {
+    pub fn session(&mut self, name: &'static str) -> Answer<SessionId> {
         self.optional_session(name)?.ok_or_else(|| bad_query(name, "required"))
     }
 
-    pub fn optional_session(&mut self, name: &str) -> Answer<Option<SessionId>> {
+    pub fn optional_session(&mut self, name: &'static str) -> Answer<Option<SessionId>> {
         let Some(text) = self.query.text(name)? else { return Ok(None) };
         text.parse().map(Some).map_err(|()| bad_query(name, "not a session id of 16 hex digits"))
     }
@@ -125,7 +133,7 @@ impl Call {
         while let Some(text) = self.query.text("if_held")? {
             guards.push(guard(&text)?);
         }
-        for value in self.headers.get_all("if-held") {
+        for value in self.headers.get_all(&IF_HELD) {
             let text = value
                 .to_str()
                 .map_err(|_| Refused::from(Problem::invalid("header", "if-held", "not visible ASCII")))?;
@@ -143,7 +151,7 @@ impl Call {
 
     /// The client's name for this call with a hash of what is asked.
     pub fn idempotency(&mut self, body: &[u8]) -> Answer<Option<Idempotency>> {
-        let Some(key) = self.twin("idempotency_key", "idempotency-key")? else { return Ok(None) };
+        let Some(key) = self.twin("idempotency_key", &IDEMPOTENCY_KEY)? else { return Ok(None) };
         if key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_BYTES {
             let detail = format!("1 to {} bytes", limits::IDEMPOTENCY_KEY_BYTES);
             return Err(Problem::invalid("header", "idempotency-key", detail).into());
@@ -159,7 +167,7 @@ impl Call {
             part(name.as_bytes());
             part(value.as_bytes());
         }
-        for name in ["if-match", "if-none-match", "if-held", "content-type"] {
+        for name in [header::IF_MATCH, header::IF_NONE_MATCH, IF_HELD, header::CONTENT_TYPE] {
             self.headers.get_all(name).iter().for_each(|value| part(value.as_bytes()));
         }
         part(body);
@@ -193,7 +201,7 @@ impl Call {
     pub fn park(&mut self) {
         self.admitted = None;
         (self.uri, self.headers, self.query) = (Uri::default(), HeaderMap::new(), Query::default());
-        self.body = Mutex::default();
+        self.body = None;
     }
 
     /// Time left until an answer is owed, for work that begins after a wait.
@@ -260,7 +268,7 @@ pub fn name_of(raw: &str) -> Answer<String> {
 pub fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.len() > limits::NAME_BYTES {
         Err(format!("1 to {} bytes actual={}", limits::NAME_BYTES, name.len()))
-    } else if name.chars().any(char::is_control) {
+    } else if !name.bytes().all(|byte| matches!(byte, 0x20..0x7f)) && name.chars().any(char::is_control) {
         Err("control characters are not taken in names".to_owned())
     } else {
         Ok(())

@@ -6,10 +6,9 @@
 
 use std::time::Instant;
 
-use axum::response::Response;
 use coracle_api::{self as api, HoldFrame, Span};
 use coracle_recipes::{self as recipes, Turn};
-use coracle_store::{Attach, Key, Operation, Outcome, Refusal, Revision, SessionId, Store, Timestamp};
+use coracle_store::{Attach, Key, Outcome, Refusal, Revision, SessionId, Store, Timestamp};
 use http::StatusCode;
 
 use super::call::{Call, Mutation, outcome, unexpected};
@@ -17,9 +16,10 @@ use super::frame::Frames;
 use super::held::InLine;
 use super::hold::{self, Claimed, Hold};
 use super::kv;
+use super::message::Response;
 use super::parked::Parked;
 use super::problem::{Answer, Refused, bad_query};
-use super::turn::{Following, Renewal, TurnOf, Withdrawal};
+use super::turn::{Following, Renewal, TurnOf, Undo, Withdrawal};
 use super::{respond, wire};
 use crate::edge::Edge;
 
@@ -324,12 +324,12 @@ pub async fn make<K: Kind>(mut call: Call, asked: Asked, body: &[u8], kind: K, r
 
 /// What takes the claim back if nobody is there to be answered.
 fn withdrawal<K: Kind>(edge: &Edge, asked: &Asked, mutation: &Mutation, kind: &K) -> Withdrawal {
-    let operation = match asked.private {
+    let undo = match asked.private {
         // Nobody knows the session's id yet.
-        Some((session, _)) => Operation::CloseSession(session),
-        None => kind.withdrawal(asked.claimant()).encode(),
+        Some((session, _)) => Undo::Close(session),
+        None => Undo::Program(kind.withdrawal(asked.claimant()).into()),
     };
-    let mut withdrawal = Withdrawal::new(edge, mutation.unconditional(), operation);
+    let mut withdrawal = Withdrawal::new(edge, mutation.unconditional(), undo);
     // A kept place stays; a private session with an Idempotency-Key is found again by the retry, or runs out.
     if asked.keep || (asked.private.is_some() && mutation.idempotency.is_some()) {
         withdrawal.settle();

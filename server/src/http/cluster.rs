@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use axum::response::Response;
 use coracle_api::{self as api, Code, MemberState, Problem, Role};
 use coracle_raft::node::{MemberStatus, Status};
 use coracle_raft::types::Member;
@@ -12,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::call::{Call, check_name, outcome, unexpected};
+use super::message::Response;
 use super::problem::{Answer, Refused, bad_body, bad_query};
 use super::respond;
 use crate::edge::Edge;

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use axum::response::Response;
 use coracle_api::{self as api, Code, HoldFrame, Problem, Span};
 use coracle_recipes::election::{self, Candidacy, VALUE_BYTES};
 use coracle_recipes::{self as recipes, Turn};
@@ -13,6 +12,7 @@ use super::call::Call;
 use super::claim::{self, Asked, Kind, Missed, Standing};
 use super::frame::Frames;
 use super::lock::{owner, stale, too_many};
+use super::message::Response;
 use super::objects::{self, NAME, Objects};
 use super::problem::{Answer, too_large};
 use super::read::Format;

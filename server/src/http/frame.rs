@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::{Instant, Problem};
 use coracle_recipes::{Described, counter, election, group};
@@ -11,6 +9,7 @@ use coracle_store::{Cause, Change, Event, Family, Record, Revision, Session, Ses
 use futures::Stream;
 use http::{HeaderName, HeaderValue, header};
 
+use super::message::{Body, Response};
 use super::{json, wire};
 
 /// A buffer of finished frames in one of the two forms.
@@ -282,15 +281,13 @@ pub fn response(
     revision: Revision,
     frames: impl Stream<Item = Bytes> + Send + 'static,
 ) -> Response {
-    use futures::StreamExt;
-    let body = Body::from_stream(frames.map(Ok::<_, std::convert::Infallible>));
-    let mut response = Response::new(body);
+    let mut response = Response::new(Body::Streamed(Box::pin(frames)));
     let headers = response.headers_mut();
     let kind = if sse { "text/event-stream" } else { "application/x-ndjson" };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    headers.insert(super::respond::REVISION, HeaderValue::from(revision.0));
+    headers.insert(super::respond::REVISION, super::respond::number(revision.0));
     response
 }
 

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use axum::body::Body;
-use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
 use coracle_api::{Code, PROBLEM_JSON, Problem};
 use coracle_store::Store;
 use futures::FutureExt;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use http_body::Body as _;
 
 use super::call::{Call, Peer};
+use super::message::{Body, Request, Response};
 use super::problem::{Answer, Carried, Refused, retry_after};
 use super::respond::{LEADER, MEMBER, REQUEST_ID, REVISION};
 use super::router::{self, Handled};
 use super::{body, json, respond};
-use crate::edge::Edge;
+use crate::edge::{Admitted, Edge};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Marks a request whose head gives both a length and a transfer coding.
 #[derive(Clone, Copy)]
@@ -42,15 +42,16 @@ impl Service {
         let id = RequestId::next();
         let method = request.method().clone();
         let ambiguous = request.extensions().get::<Ambiguous>().is_some();
-        let (route, handled) = handled(&edge, request, peer);
-        let mut response = sound(&id, handled).await;
-        // What handled the request is gone by now: one that waits keeps only what its answer needs.
-        while let Some(pending) = respond::pending(&mut response) {
-            response = sound(&id, pending).await;
-        }
-        if let Some(Carried(problem)) = response.extensions_mut().remove::<Carried>() {
-            response = written(&edge, *problem, &id);
-        }
+        let admitted = edge.admit(|| frees(&method, request.uri().path()));
+        let (route, mut response) = if let Some(admitted) = admitted {
+            let (route, handled) = handled(&edge, request, peer, admitted);
+            (route, answered(&edge, &id, handled).await)
+        } else {
+            // Before anything is looked at: when there is too much to do, this is what there is most of. In a box,
+            // because hyper keeps the place of what answers for as long as a connection lives.
+            Box::pin(body::forget(request)).await;
+            ("", edge.overload.answer(&id, edge.node.read(Store::revision).0))
+        };
         if method == Method::HEAD {
             response = without_body(response);
         }
@@ -61,12 +62,12 @@ impl Service {
         }
         headers.insert(MEMBER, edge.member.clone());
         if !headers.contains_key(REVISION) {
-            headers.insert(REVISION, HeaderValue::from(edge.node.read(Store::revision).0));
+            headers.insert(REVISION, respond::number(edge.node.read(Store::revision).0));
         }
         if let Some(leader) = edge.node.leader() {
-            headers.insert(LEADER, HeaderValue::from(leader));
+            headers.insert(LEADER, respond::number(leader));
         }
-        if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(id.text())) {
+        if let Ok(value) = HeaderValue::from_bytes(&id.text()) {
             headers.insert(REQUEST_ID, value);
         }
         edge.metrics.answered(route, &method, response.status(), started.elapsed());
@@ -75,24 +76,27 @@ impl Service {
 }
 
 /// The answer under way, and the route it is counted under.
-fn handled(edge: &Edge, request: Request, peer: Arc<Peer>) -> (&'static str, Handled) {
+fn handled(edge: &Edge, request: Request, peer: Arc<Peer>, admitted: Admitted) -> (&'static str, Handled) {
     if let Err(refused) = check(edge, &request, &peer) {
         return ("", Box::pin(std::future::ready(Err(refused))));
     }
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    match edge.admit(frees(&method, uri.path())) {
-        Ok(admitted) => {
-            let call = || Call::new(edge.clone(), request, peer, Some(admitted));
-            let (route, handled) = router::lead(&method, uri.path(), call);
-            (route, handled.unwrap_or_else(|refused| Box::pin(std::future::ready(Err(refused)))))
-        }
-        Err(refused) => {
-            let refused = async move {
-                body::forget(request).await;
-                Err(refused)
-            };
-            ("", Box::pin(refused))
-        }
+    let (route, found) = router::lead(request.method(), request.uri().path());
+    let handled = found.and_then(|handler| {
+        let call = Call::new(edge.clone(), request, peer, Some(admitted))?;
+        Ok(handler(call))
+    });
+    (route, handled.unwrap_or_else(|refused| Box::pin(std::future::ready(Err(refused)))))
+}
+
+async fn answered(edge: &Edge, id: &RequestId, handled: Handled) -> Response {
+    let mut response = sound(id, handled).await;
+    // What handled the request is gone by now: one that waits keeps only what its answer needs.
+    while let Some(pending) = respond::pending(&mut response) {
+        response = sound(id, pending).await;
+    }
+    match response.extensions_mut().remove::<Carried>() {
+        Some(Carried(problem)) => written(edge, *problem, id),
+        None => response,
     }
 }
 
@@ -105,7 +109,7 @@ async fn sound(id: &RequestId, answer: Handled) -> Response {
         let detail = "an unexpected error; it is in the log of this node";
         Err(Problem::new(Code::Internal, detail).into())
     });
-    answered.into_response()
+    answered.unwrap_or_else(Refused::into_response)
 }
 
 /// The answer to HEAD: as to GET, with the length of what is not sent.
@@ -114,7 +118,7 @@ fn without_body(response: Response) -> Response {
     if let Some(length) = body.size_hint().exact() {
         head.headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from(length));
     }
-    Response::from_parts(head, Body::empty())
+    Response::from_parts(head, Body::Empty)
 }
 
 /// What gives resources back is taken even at overload, and so is what operators look at.
@@ -139,11 +143,16 @@ fn check(edge: &Edge, request: &Request, peer: &Peer) -> Answer<()> {
         return Err(Problem::invalid("header", "content-length", detail).into());
     }
     if let Some(host) = host
-        && !edge.hosts.allows(host)
+        && peer.host.get().is_none_or(|known| **known != *host)
     {
-        let problem =
-            Problem::new(Code::HostNotAllowed, format!("the host is not one of this server host={host:?}"));
-        return Err(problem.with("host", host).into());
+        if !edge.hosts.allows(host) {
+            let problem = Problem::new(
+                Code::HostNotAllowed,
+                format!("the host is not one of this server host={host:?}"),
+            );
+            return Err(problem.with("host", host).into());
+        }
+        let _ = peer.host.set(host.into());
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
         same_origin(headers, host, peer)?;
@@ -173,7 +182,7 @@ fn same_origin(headers: &HeaderMap, host: Option<&str>, peer: &Peer) -> Answer<(
             Problem::new(Code::CrossOriginDenied, format!("another site sent this {name}={shown:?}"));
         Refused::from(problem.with(name, shown))
     };
-    if let Some(site) = headers.get("sec-fetch-site") {
+    if let Some(site) = headers.get(&SEC_FETCH_SITE) {
         return if matches!(site.as_bytes(), b"same-origin" | b"none") {
             Ok(())
         } else {
@@ -208,7 +217,7 @@ fn written(edge: &Edge, mut problem: Problem, id: &RequestId) -> Response {
         StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-    headers.insert(REVISION, HeaderValue::from(problem.revision.unwrap_or_default()));
+    headers.insert(REVISION, respond::number(problem.revision.unwrap_or_default()));
     if let Some(after) = retry_after(problem.code) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs()));
     }
@@ -225,7 +234,7 @@ fn written(edge: &Edge, mut problem: Problem, id: &RequestId) -> Response {
 pub struct RequestId(uuid::Uuid);
 
 impl RequestId {
-    fn next() -> Self {
+    pub fn next() -> Self {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         static PROCESS: std::sync::OnceLock<[u8; 10]> = std::sync::OnceLock::new();
         let millis = SystemTime::now()
@@ -238,8 +247,8 @@ impl RequestId {
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 
-    fn text(self) -> Vec<u8> {
-        let mut text = vec![0; uuid::fmt::Hyphenated::LENGTH];
+    pub fn text(self) -> [u8; uuid::fmt::Hyphenated::LENGTH] {
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
         self.0.hyphenated().encode_lower(&mut text);
         text
     }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use axum::response::Response;
 use coracle_api::{HoldFrame, Mode};
 use coracle_raft::node::Watch;
 use coracle_recipes::Turn;
@@ -12,6 +11,7 @@ use coracle_store::{Cause, Key, Operation, Revision, Selection, SessionId, sessi
 use super::call::{Call, Mutation, outcome};
 use super::claim::{Kind, Standing};
 use super::hold::{self, Claimed, Held, Holding, Opening};
+use super::message::Response;
 use super::problem::Answer;
 use super::turn::{Following, SESSION_EXPIRED};
 use super::{attached, wire};

@@ -7,17 +7,17 @@
 use std::future::Future;
 use std::time::Instant;
 
-use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::{ByeReason, Code, Granted, HoldFrame, Mode, Problem, Span};
-use coracle_store::{Operation, Revision, SessionId};
+use coracle_store::{Revision, SessionId};
 
 use super::call::{Call, Mutation};
 use super::frame::{self, Frames};
 use super::held::end_of;
+use super::message::Response;
 use super::problem::{Answer, bad_query};
 use super::read::Format;
-use super::turn::{Renewal, Renewed, SESSION_EXPIRED, Withdrawal};
+use super::turn::{Renewal, Renewed, SESSION_EXPIRED, Undo, Withdrawal};
 use super::wire;
 use crate::edge::{Admitted, Edge};
 
@@ -84,7 +84,7 @@ pub fn stream<H: Held>(call: Call, opening: Opening, claimed: Claimed, held: H) 
     drop(call);
     let ttl = hold.ttl.as_duration();
     edge.renewals.note(session, received, ttl);
-    let mut closing = Withdrawal::new(&edge, caller.clone(), Operation::CloseSession(session));
+    let mut closing = Withdrawal::new(&edge, caller.clone(), Undo::Close(session));
     if !hold.expire_at_once {
         closing.settle();
     }
@@ -244,7 +244,7 @@ impl<H: Held> Feed<H> {
     /// The claim was not granted in time, and goes with its session.
     fn timeout(&mut self) {
         let Holding { edge, caller, session, .. } = &self.holding;
-        drop(Withdrawal::new(edge, caller.clone(), Operation::CloseSession(*session)));
+        drop(Withdrawal::new(edge, caller.clone(), Undo::Close(*session)));
         self.holding.lost("timeout", None);
     }
 

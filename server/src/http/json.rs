@@ -8,8 +8,12 @@ use coracle_api as api;
 use coracle_store::{ContentType, Key, Record, SessionId};
 
 /// Append an unsigned number.
-pub fn number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0u8; 20];
+pub fn number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(digits(&mut [0; 20], number));
+}
+
+/// The digits of an unsigned number.
+pub fn digits(digits: &mut [u8; 20], mut number: u64) -> &[u8] {
     let mut at = digits.len();
     loop {
         at -= 1;
@@ -19,7 +23,7 @@ pub fn number(out: &mut Vec<u8>, mut number: u64) {
             break;
         }
     }
-    out.extend_from_slice(&digits[at..]);
+    &digits[at..]
 }
 
 /// Append a string with its quotes.

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::{Code, Problem, Span};
 use coracle_store::command::{Append, Attach, Delete, OpenSession, Precondition, Put};
 use coracle_store::{
     Family, Key, Millis, Operation, Outcome, Record, Revision, Selection, SessionId, Value, limits,
 };
-use http::{Method, StatusCode, header};
+use http::{HeaderName, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
 
 use super::call::{Call, draw_session, outcome, unexpected};
+use super::message::Response;
 use super::problem::{Answer, Refused, bad_query};
 use super::read::Format;
 use super::{body, held, hold, json, kv_list, query, respond, watch};
@@ -73,8 +73,8 @@ async fn read(mut call: Call, key: Key) -> Answer {
     let at = call.query.number("revision", 0..=u64::MAX)?.map(Revision);
     let poll = call.long_poll()?;
     let format = call.format(&[("raw", Format::Raw), ("json", Format::Json)])?;
-    let if_none_match = tags_of(&mut call, "if_none_match", "if-none-match")?;
-    let if_match = tags_of(&mut call, "if_match", "if-match")?;
+    let if_none_match = tags_of(&mut call, "if_none_match", &header::IF_NONE_MATCH)?;
+    let if_match = tags_of(&mut call, "if_match", &header::IF_MATCH)?;
     call.query.done()?;
     let wanted = Wanted { key, at, format, if_match, if_none_match };
     match poll {
@@ -165,7 +165,7 @@ impl Tags {
     }
 }
 
-fn tags_of(call: &mut Call, name: &str, header: &str) -> Answer<Option<Tags>> {
+fn tags_of(call: &mut Call, name: &'static str, header: &HeaderName) -> Answer<Option<Tags>> {
     call.twin(name, header)?.map(|text| tags(name, &text)).transpose()
 }
 
@@ -185,8 +185,8 @@ fn tags(name: &str, text: &str) -> Answer<Tags> {
 
 /// What `If-Match` and `If-None-Match` ask of a write.
 pub fn precondition(call: &mut Call) -> Answer<Precondition> {
-    let if_match = call.twin("if_match", "if-match")?;
-    let if_none_match = call.twin("if_none_match", "if-none-match")?;
+    let if_match = call.twin("if_match", &header::IF_MATCH)?;
+    let if_none_match = call.twin("if_none_match", &header::IF_NONE_MATCH)?;
     match (if_match, if_none_match) {
         (None, None) => Ok(Precondition::None),
         (Some(_), Some(_)) => Err(bad_query("if_match", "not together with if_none_match")),

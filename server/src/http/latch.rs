@@ -1,6 +1,5 @@
 //! ① Latches: make, count down, await.
 
-use axum::response::Response;
 use coracle_api::{self as api, Code, Problem};
 use coracle_recipes as recipes;
 use coracle_recipes::latch::{self, COUNT_MAX, CountDown, Create, Latch};
@@ -8,6 +7,7 @@ use coracle_store::{Revision, Store, View};
 use http::StatusCode;
 
 use super::call::{Call, check_name, check_names};
+use super::message::Response;
 use super::objects::{self, Applied, NAME, Objects};
 use super::problem::{Answer, bad_body, bad_query};
 use super::respond;

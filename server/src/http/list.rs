@@ -3,7 +3,6 @@
 //! A family brings two functions over a view: the names behind a name, and how one object is shown. Both answer as of
 //! the revision of the view, so later pages need nothing but the history.
 
-use axum::response::Response;
 use coracle_api as api;
 use coracle_store::{HistoryError, Revision, Selection, Store, View};
 use http::StatusCode;
@@ -11,6 +10,7 @@ use serde::Serialize;
 
 use super::call::Call;
 use super::cursor::{self, Cursor};
+use super::message::Response;
 use super::problem::{Answer, bad_query};
 use super::read::{Format, Reading};
 use super::respond;

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use axum::response::Response;
 use coracle_api::{self as api, Acquired, Broken, Code, HoldFrame, Problem, Released, Renewed, Span};
 use coracle_recipes::lock::{self, Mode};
 use coracle_recipes::{self as recipes, Turn};
@@ -13,6 +12,7 @@ use super::call::{Call, check_name, outcome, unexpected};
 use super::claim::{self, Asked, Kind, Missed, Standing};
 use super::frame::Frames;
 use super::lock_list::holder;
+use super::message::Response;
 use super::problem::{Answer, Refused, bad_query, session_expired};
 use super::{json, respond, wire};
 

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use axum::response::Response;
 use coracle_api::{self as api, Code, HoldFrame, Span};
 use coracle_recipes::lock::{self, DELAY_MS, HOLD_MS, Mode, TOGETHER};
 use coracle_recipes::{self as recipes, Turn};
@@ -14,6 +13,7 @@ use super::claim::{self, Asked, Kind, Missed, Standing};
 use super::frame::Frames;
 use super::lock::{NAME, blocker, in_the_way, owner};
 use super::lock_list::{WAITERS_SHOWN, shown};
+use super::message::Response;
 use super::objects;
 use super::problem::{Answer, bad_body};
 use super::{respond, wire};

@@ -2,6 +2,7 @@
 
 pub mod call;
 pub mod front;
+pub mod message;
 pub mod openapi;
 pub mod problem;
 pub mod validity;
@@ -32,9 +33,11 @@ mod lock_list;
 mod lock_many;
 mod objects;
 mod ops;
+pub mod overload;
 mod params;
 mod parked;
 mod pick;
+pub mod piece;
 mod query;
 mod queue;
 mod read;

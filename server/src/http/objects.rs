@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::call::{Call, outcome, unexpected};
 use super::list::Listing;
+use super::message::Response;
 use super::problem::{Answer, Refused};
 use super::{respond, watch};
 
@@ -102,7 +103,7 @@ pub fn odd(outcome: &recipes::Outcome) -> Refused {
 
 impl Applied {
     /// The answer to it.
-    pub fn answer(&self, status: StatusCode, body: &impl Serialize) -> axum::response::Response {
+    pub fn answer(&self, status: StatusCode, body: &impl Serialize) -> Response {
         respond::replayed(respond::json(status, self.revision, body), self.replayed)
     }
 }

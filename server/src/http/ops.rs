@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 
-use axum::body::Body;
-use axum::response::Response;
 use coracle_api::{self as api, Code, Span};
 use coracle_recipes::{queue, topic};
 use coracle_store::{Store, limits};
@@ -13,6 +11,7 @@ use super::body::JSON_BYTES;
 use super::call::{Call, WAIT_MAX};
 use super::kv::TTL_DEFAULT;
 use super::list::{ITEMS_DEFAULT, ITEMS_MAX};
+use super::message::{Body, Response};
 use super::problem::Answer;
 use super::{openapi, respond};
 

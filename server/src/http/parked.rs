@@ -8,6 +8,7 @@ use coracle_store::{Revision, SessionId, Store};
 
 use super::call::Mutation;
 use super::claim::{self, Kind, Missed, NotMade, Proposed, Standing};
+use super::message::Response;
 use super::problem::{Answer, session_expired};
 use super::respond;
 use super::turn::{Following, Renewed, Step, TurnOf, Withdrawal};
@@ -90,7 +91,7 @@ impl<K: Kind> Parked<K> {
 
     /// Somebody took the claim back: a retry's forerunner that timed out, or the session itself. As long as the session
     /// lives the call stands in line again; answers if it is granted at once.
-    async fn stand_again(&mut self) -> Answer<Option<axum::response::Response>> {
+    async fn stand_again(&mut self) -> Answer<Option<Response>> {
         let (edge, session) = (self.following.edge.clone(), self.following.session);
         let alive = edge.node.read(|store| store.session(session).is_some());
         let may_begin_anew = self.replayed && self.private.is_some();
@@ -174,7 +175,7 @@ impl<K: Kind> Parked<K> {
         self.following.kind.missed(reply.revision, missed)
     }
 
-    async fn kept(&mut self, revision: Revision, mut standing: Standing) -> axum::response::Response {
+    async fn kept(&mut self, revision: Revision, mut standing: Standing) -> Response {
         let edge = self.following.edge.clone();
         let valid_for = match self.following.renewal() {
             Some(renewal) => renewal.valid_for().into(),

@@ -1,6 +1,5 @@
 //! ⑦ Whom to call next: `GET /v1/services/{s}/pick`.
 
-use axum::response::Response;
 use coracle_api::{self as api, Code, Problem};
 use coracle_recipes as recipes;
 use coracle_recipes::service::{self, Picked, Strategy, Wish};
@@ -8,6 +7,7 @@ use coracle_store::Revision;
 use http::{HeaderValue, StatusCode, header};
 
 use super::call::Call;
+use super::message::Response;
 use super::objects::NAME;
 use super::problem::{Answer, bad_query};
 use super::read::Format;

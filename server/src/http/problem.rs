@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use axum::response::{IntoResponse, Response};
 use coracle_api::{Code, Problem};
 use coracle_raft::node::{Circumstance, MemberError, RenewError};
 use coracle_store::{HistoryError, Refusal, Revision, SessionId};
 
+use super::message::Response;
 use super::wire;
 
 /// A refused request. Boxed, because answers are mostly good.
@@ -23,8 +23,8 @@ impl From<Problem> for Refused {
 }
 
 /// The problem travels as an extension; the front door writes the body, where the request's id is known.
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
+impl Refused {
+    pub fn into_response(self) -> Response {
         let mut response = Response::default();
         response.extensions_mut().insert(Carried(self.0));
         response

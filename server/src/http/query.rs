@@ -12,6 +12,8 @@ use super::problem::{Answer, Refused, bad_query};
 
 /// More parameters than this are refused unread.
 const PARAMETERS: usize = 64;
+/// Room for the names that most calls ask for.
+const ASKED: usize = 16;
 
 /// Parameters that may be given more than once.
 const REPEATED: &[&str] = &["if_held", "tag", "exclude", "receipt", "acks"];
@@ -22,9 +24,8 @@ const REPEATED: &[&str] = &["if_held", "tag", "exclude", "receipt", "acks"];
 pub struct Query {
     uri: Uri,
     params: Vec<Param>,
-    /// The names asked for so far, each at the end of a line: what an unknown one could have been. Empty if no parameter
-    /// was given.
-    asked: String,
+    /// The names asked for so far: what an unknown one could have been. Empty if no parameter was given.
+    asked: Vec<Cow<'static, str>>,
 }
 
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl Query {
             }
             start = end + 1;
         }
-        Ok(Self { uri: uri.clone(), params, asked: String::new() })
+        Ok(Self { uri: uri.clone(), params, asked: Vec::with_capacity(ASKED) })
     }
 
     /// Whether one of these parameters was given.
@@ -67,19 +68,18 @@ impl Query {
     }
 
     /// The decoded value of a parameter; `None` if it was not given.
-    pub fn bytes(&mut self, name: &str) -> Option<Vec<u8>> {
+    pub fn bytes(&mut self, name: &'static str) -> Option<Vec<u8>> {
         self.take(name).map(Cow::into_owned)
     }
 
     /// Remember what is asked for, for the one who gave something else.
-    fn ask(&mut self, name: &str) {
+    fn ask(&mut self, name: impl Into<Cow<'static, str>>) {
         if !self.params.is_empty() {
-            self.asked.push_str(name);
-            self.asked.push('\n');
+            self.asked.push(name.into());
         }
     }
 
-    fn take(&mut self, name: &str) -> Option<Cow<'_, [u8]>> {
+    fn take(&mut self, name: &'static str) -> Option<Cow<'_, [u8]>> {
         self.ask(name);
         let query = self.uri.query().unwrap_or_default();
         let param = self.params.iter_mut().find(|p| !p.taken && p.name == name)?;
@@ -89,7 +89,7 @@ impl Query {
 
     /// # Errors
     /// Not UTF-8.
-    pub fn text(&mut self, name: &str) -> Answer<Option<String>> {
+    pub fn text(&mut self, name: &'static str) -> Answer<Option<String>> {
         let Some(bytes) = self.take(name) else { return Ok(None) };
         match String::from_utf8(bytes.into_owned()) {
             Ok(text) => Ok(Some(text)),
@@ -101,7 +101,7 @@ impl Query {
     ///
     /// # Errors
     /// One that is not UTF-8.
-    pub fn texts(&mut self, name: &str) -> Answer<Vec<String>> {
+    pub fn texts(&mut self, name: &'static str) -> Answer<Vec<String>> {
         let mut texts = Vec::new();
         while let Some(text) = self.text(name)? {
             texts.push(text);
@@ -114,7 +114,7 @@ impl Query {
     /// # Errors
     /// A value that is not UTF-8.
     pub fn under(&mut self, prefix: &str) -> Answer<Vec<(String, String)>> {
-        self.ask(&format!("{prefix}*"));
+        self.ask(format!("{prefix}*"));
         let query = self.uri.query().unwrap_or_default();
         let mut found = Vec::new();
         for param in self.params.iter_mut().filter(|p| !p.taken && p.name.starts_with(prefix)) {
@@ -127,7 +127,7 @@ impl Query {
     }
 
     /// Whether a parameter is given with just this value; any other is left for somebody else to take.
-    pub fn takes(&mut self, name: &str, value: &[u8]) -> bool {
+    pub fn takes(&mut self, name: &'static str, value: &[u8]) -> bool {
         self.ask(name);
         let query = self.uri.query().unwrap_or_default();
         let found = self.params.iter_mut().find(|p| !p.taken && p.name == name);
@@ -140,7 +140,7 @@ impl Query {
     ///
     /// # Errors
     /// Anything else.
-    pub fn flag(&mut self, name: &str) -> Answer<Option<bool>> {
+    pub fn flag(&mut self, name: &'static str) -> Answer<Option<bool>> {
         match self.take(name).as_deref() {
             None => Ok(None),
             Some(b"" | b"true" | b"1") => Ok(Some(true)),
@@ -151,14 +151,14 @@ impl Query {
 
     /// # Errors
     /// Not a decimal number in the range.
-    pub fn number(&mut self, name: &str, range: RangeInclusive<u64>) -> Answer<Option<u64>> {
+    pub fn number(&mut self, name: &'static str, range: RangeInclusive<u64>) -> Answer<Option<u64>> {
         let Some(bytes) = self.take(name) else { return Ok(None) };
         number(&bytes, &range).map(Some).ok_or_else(|| out_of_range(name, &range))
     }
 
     /// # Errors
     /// Not a decimal number, perhaps with a minus, in the range.
-    pub fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Answer<Option<i64>> {
+    pub fn integer(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Answer<Option<i64>> {
         let Some(bytes) = self.take(name) else { return Ok(None) };
         integer(&bytes).filter(|number| range.contains(number)).map(Some).ok_or_else(|| {
             bad_query(name, format!("a whole number min={} max={}", range.start(), range.end()))
@@ -167,7 +167,7 @@ impl Query {
 
     /// # Errors
     /// Not a duration in the range.
-    pub fn span(&mut self, name: &str, range: RangeInclusive<Span>) -> Answer<Option<Span>> {
+    pub fn span(&mut self, name: &'static str, range: RangeInclusive<Span>) -> Answer<Option<Span>> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         span(name, &text, &range).map(Some)
     }
@@ -176,7 +176,7 @@ impl Query {
     ///
     /// # Errors
     /// Another word.
-    pub fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Answer<Option<T>> {
+    pub fn word<T: Copy>(&mut self, name: &'static str, words: &[(&str, T)]) -> Answer<Option<T>> {
         let Some(bytes) = self.take(name) else { return Ok(None) };
         let found = words.iter().find(|(word, _)| word.as_bytes() == &*bytes).map(|(_, value)| *value);
         found.map(Some).ok_or_else(|| {
@@ -195,7 +195,7 @@ impl Query {
                 format!("the parameter is not known here name={}", param.name),
             )
             .with("name", &param.name)
-            .with("known", self.asked.lines().collect::<BTreeSet<_>>())
+            .with("known", self.asked.iter().collect::<BTreeSet<_>>())
             .into()),
         }
     }

@@ -100,7 +100,7 @@ fn spans(least: Millis) -> std::ops::RangeInclusive<Span> {
 }
 
 /// `receipt=`, perhaps several times, and `{"receipts":[..]}`.
-async fn receipts(call: &mut Call, parameter: &str) -> Answer<(Vec<Receipt>, Bytes)> {
+async fn receipts(call: &mut Call, parameter: &'static str) -> Answer<(Vec<Receipt>, Bytes)> {
     let mut texts = Vec::new();
     while let Some(text) = call.query.text(parameter)? {
         texts.push(text);

@@ -3,14 +3,14 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::body::Body;
-use axum::response::Response;
 use bytes::Bytes;
-use coracle_store::{Key, Record, Revision};
+use coracle_api::{OCTET_STREAM, TEXT};
+use coracle_store::{ContentType, Key, Record, Revision};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use super::json;
+use super::message::{Body, Response};
 use super::problem::Answer;
 
 pub const REVISION: HeaderName = HeaderName::from_static("coracle-revision");
@@ -54,7 +54,7 @@ pub fn json_bytes(status: StatusCode, revision: Revision, body: Vec<u8>) -> Resp
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(REVISION, HeaderValue::from(revision.0));
+    headers.insert(REVISION, number(revision.0));
     response
 }
 
@@ -69,7 +69,7 @@ pub fn json(status: StatusCode, revision: Revision, body: &impl Serialize) -> Re
 pub fn not_modified(revision: Revision) -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NOT_MODIFIED;
-    response.headers_mut().insert(REVISION, HeaderValue::from(revision.0));
+    response.headers_mut().insert(REVISION, number(revision.0));
     response
 }
 
@@ -84,8 +84,8 @@ pub fn replayed(mut response: Response, replayed: bool) -> Response {
 /// The numbers of an item.
 pub fn item_headers(headers: &mut HeaderMap, record: &Record) {
     headers.insert(header::ETAG, etag(record.mod_revision));
-    headers.insert(CREATE_REVISION, HeaderValue::from(record.create_revision.0));
-    headers.insert(VERSION, HeaderValue::from(record.version));
+    headers.insert(CREATE_REVISION, number(record.create_revision.0));
+    headers.insert(VERSION, number(record.version));
     if let Some(session) = record.session
         && let Ok(value) = HeaderValue::try_from(session.to_string())
     {
@@ -101,6 +101,22 @@ pub fn etag(revision: Revision) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
+/// A number as the value of a header. The conversion of the `http` crate takes four times as long.
+pub fn number(number: u64) -> HeaderValue {
+    HeaderValue::from_bytes(json::digits(&mut [0; 20], number)).unwrap_or(HeaderValue::from_static("0"))
+}
+
+fn content_type(kind: &ContentType) -> HeaderValue {
+    match kind {
+        ContentType::Text => HeaderValue::from_static(TEXT),
+        ContentType::Json => HeaderValue::from_static("application/json"),
+        ContentType::Binary => HeaderValue::from_static(OCTET_STREAM),
+        ContentType::Other(name) => {
+            HeaderValue::from_str(name).unwrap_or(HeaderValue::from_static(OCTET_STREAM))
+        }
+    }
+}
+
 /// A bare value: stored type, and nothing a browser could be talked into running.
 pub fn raw(revision: Revision, record: &Record) -> Response {
     let body = if record.value.len() > COPY_BYTES {
@@ -111,13 +127,9 @@ pub fn raw(revision: Revision, record: &Record) -> Response {
     let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
     headers.reserve(12);
-    let content_type = HeaderValue::from_str(json::content_type(&record.content_type));
-    headers.insert(
-        header::CONTENT_TYPE,
-        content_type.unwrap_or(HeaderValue::from_static("application/octet-stream")),
-    );
+    headers.insert(header::CONTENT_TYPE, content_type(&record.content_type));
     harmless(headers);
-    headers.insert(REVISION, HeaderValue::from(revision.0));
+    headers.insert(REVISION, number(revision.0));
     item_headers(headers, record);
     response
 }

@@ -31,13 +31,9 @@ struct Path {
 ///
 /// # Errors
 /// `route_not_found`, `method_not_allowed`: as its answer, under the route of the path.
-pub fn lead(
-    method: &Method,
-    path: &str,
-    call: impl FnOnce() -> Answer<Call>,
-) -> (&'static str, Answer<Handled>) {
+pub fn lead(method: &Method, path: &str) -> (&'static str, Answer<&'static Handler>) {
     if is_key(path) {
-        return (KEYS, call().map(|call| -> Handled { Box::pin(kv::serve(call)) }));
+        return (KEYS, Ok(keys()));
     }
     let Ok(found) = table().at(path) else {
         let detail = format!("there is nothing at this path path={path:?}");
@@ -46,11 +42,12 @@ pub fn lead(
     let Path { path, methods } = found.value;
     let of = |method: &Method| methods.iter().find(|(known, _)| known == method);
     let taken = of(method).or_else(|| (method == Method::HEAD).then(|| of(&Method::GET)).flatten());
-    let handled = match taken {
-        Some((_, handler)) => call().map(handler),
-        None => Err(no_method(method, path, methods)),
-    };
-    (path, handled)
+    (path, taken.map(|(_, handler)| handler).ok_or_else(|| no_method(method, path, methods)))
+}
+
+fn keys() -> &'static Handler {
+    static KEYS: OnceLock<Handler> = OnceLock::new();
+    KEYS.get_or_init(|| Box::new(|call| Box::pin(kv::serve(call))))
 }
 
 fn no_method(method: &Method, path: &str, methods: &[(Method, Handler)]) -> Refused {
@@ -92,10 +89,8 @@ mod tests {
     use super::*;
 
     fn route(method: &Method, path: &str) -> (&'static str, Option<Code>) {
-        let stop = || Err(Problem::new(Code::Internal, "found").into());
-        let (route, handled) = lead(method, path, stop);
-        let code = handled.err().map(|refused| refused.0.code);
-        (route, code.filter(|code| *code != Code::Internal))
+        let (route, handler) = lead(method, path);
+        (route, handler.err().map(|refused| refused.0.code))
     }
 
     #[test]
@@ -119,11 +114,11 @@ mod tests {
 
     #[test]
     fn a_method_that_a_path_does_not_take_is_told_those_it_takes() {
-        let (route, handled) = lead(&Method::DELETE, "/v1/locks/a/acquire", || unreachable!("no method"));
-        let problem = handled.err().expect("refused").0;
+        let (route, handler) = lead(&Method::DELETE, "/v1/locks/a/acquire");
+        let problem = handler.err().expect("refused").0;
         assert_eq!((route, problem.code), ("/v1/locks/{name}/acquire", Code::MethodNotAllowed));
         assert_eq!(problem.extra["allowed"], "POST");
-        let (_, handled) = lead(&Method::POST, "/v1/locks/a", || unreachable!("no method"));
-        assert_eq!(handled.err().expect("refused").0.extra["allowed"], "GET, HEAD, PUT, DELETE");
+        let (_, handler) = lead(&Method::POST, "/v1/locks/a");
+        assert_eq!(handler.err().expect("refused").0.extra["allowed"], "GET, HEAD, PUT, DELETE");
     }
 }

@@ -183,7 +183,7 @@ pub fn filter(call: &mut Call, with_zone: bool) -> Answer<Filter> {
 }
 
 /// A part of the whole, in thousandths.
-pub fn ratio(call: &mut Call, name: &str) -> Answer<Option<u16>> {
+pub fn ratio(call: &mut Call, name: &'static str) -> Answer<Option<u16>> {
     let Some(text) = call.query.text(name)? else { return Ok(None) };
     let ratio: Ratio = text.parse().map_err(|error: api::InvalidRatio| bad_query(name, error.to_string()))?;
     Ok(Some(ratio.thousandths()))

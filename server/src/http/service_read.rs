@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use axum::response::Response;
 use coracle_api::{self as api, Code, Problem, PrometheusGroup};
 use coracle_recipes::describe;
 use coracle_recipes::service::{self, Filter, INSTANCES, Instance, Row, Settings, protects, told};
@@ -12,6 +11,7 @@ use http::StatusCode;
 use super::call::Call;
 use super::frame;
 use super::list::Listing;
+use super::message::Response;
 use super::objects::{NAME, Objects};
 use super::problem::{Answer, bad_query};
 use super::service::ID;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use axum::response::Response;
 use coracle_api::{self as api, Code, Problem, Span};
 use coracle_raft::node::RenewError;
 use coracle_store::command::{OnExpire, OpenSession, UpdateSession};
@@ -15,6 +14,7 @@ use http::{StatusCode, header};
 
 use super::attached::{self, Lost};
 use super::call::{Call, check_name, draw_session, outcome, unexpected};
+use super::message::Response;
 use super::problem::{Answer, Refused, bad_body, bad_query, refused, session_expired, too_large};
 use super::turn::change_at;
 use super::{held, hold, json, kv, respond, wire};

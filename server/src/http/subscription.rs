@@ -250,7 +250,7 @@ pub fn results(texts: Vec<String>, settled: &[bool]) -> Vec<api::Settled> {
 }
 
 /// All values of a parameter that may be given several times.
-pub fn texts(call: &mut Call, name: &str) -> Answer<Vec<String>> {
+pub fn texts(call: &mut Call, name: &'static str) -> Answer<Vec<String>> {
     let mut texts = Vec::new();
     while let Some(text) = call.query.text(name)? {
         texts.push(text);

@@ -9,6 +9,7 @@ use http::StatusCode;
 
 use super::call::Call;
 use super::list::{ITEMS_DEFAULT, ITEMS_MAX};
+use super::message::Response;
 use super::objects::NAME;
 use super::problem::{Answer, Refused, bad_query};
 use super::read::Format;
@@ -91,7 +92,7 @@ pub fn subject(call: &Call) -> Answer<String> {
 
 /// `after`, or `from`; `None` if neither is given.
 pub fn begin(call: &mut Call, subject: &str) -> Answer<Option<Begin>> {
-    let after = call.twin("after", "last-event-id")?;
+    let after = call.twin("after", &super::call::LAST_EVENT_ID)?;
     let from_text = call.query.text("from")?;
     match (after, from_text) {
         (Some(_), Some(_)) => Err(bad_query("from", "not together with after")),
@@ -221,7 +222,7 @@ impl Page {
         self.found.is_empty() && self.gap.is_none()
     }
 
-    fn answer(self, subject: &str) -> axum::response::Response {
+    fn answer(self, subject: &str) -> Response {
         let body = api::TopicMessages {
             items: self.found.iter().map(message).collect(),
             after: position(subject, self.upto),
@@ -259,7 +260,7 @@ pub async fn message_of(mut call: Call) -> Answer {
 }
 
 /// The body with its stored type.
-pub fn bare(revision: Revision, found: &Found) -> axum::response::Response {
+pub fn bare(revision: Revision, found: &Found) -> Response {
     let record = Record {
         value: found.message.body.clone(),
         content_type: found.content_type.clone(),

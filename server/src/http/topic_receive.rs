@@ -6,7 +6,6 @@
 
 use std::time::Instant;
 
-use axum::response::Response;
 use coracle_api::{self as api, Span};
 use coracle_raft::node::Circumstance;
 use coracle_recipes as recipes;
@@ -17,6 +16,7 @@ use coracle_store::{Action, Attach, Millis, Refusal, Reply, Revision, SessionId,
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::call::{Call, Mutation, outcome};
+use super::message::Response;
 use super::problem::{Answer, Refused, bad_query, session_expired};
 use super::read::Format;
 use super::subscription::{VISIBILITY_MAX, VISIBILITY_MIN, receipt, receipt_text, results, texts};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use coracle_raft::node::{RenewError, Watch};
-use coracle_recipes::Turn;
+use coracle_recipes::{self as recipes, Turn};
 use coracle_store::{Cause, HistoryError, Key, Operation, Revision, Selection, SessionId, Store};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -278,27 +278,37 @@ fn watch_claim(edge: &Edge, prefix: &[u8], session: SessionId) -> (Option<Key>, 
 /// Takes the claim back when the caller is gone before it was answered.
 pub struct Withdrawal {
     edge: Edge,
-    operation: Option<Operation>,
+    undo: Option<Undo>,
     mutation: Mutation,
 }
 
+/// What takes something back. Encoded when it is needed, which is hardly ever.
+pub enum Undo {
+    Close(SessionId),
+    Program(Box<recipes::Operation>),
+}
+
 impl Withdrawal {
-    pub fn new(edge: &Edge, mutation: Mutation, operation: Operation) -> Self {
-        Self { edge: edge.clone(), operation: Some(operation), mutation }
+    pub fn new(edge: &Edge, mutation: Mutation, undo: Undo) -> Self {
+        Self { edge: edge.clone(), undo: Some(undo), mutation }
     }
 
     /// The caller is answered: the claim is its own business now.
     pub fn settle(&mut self) {
-        self.operation = None;
+        self.undo = None;
     }
 }
 
 impl Drop for Withdrawal {
     fn drop(&mut self) {
-        if let Some(operation) = self.operation.take()
+        if let Some(undo) = self.undo.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             let edge = self.edge.clone();
+            let operation = match undo {
+                Undo::Close(session) => Operation::CloseSession(session),
+                Undo::Program(operation) => operation.encode(),
+            };
             let command = self.mutation.clone().command(coracle_store::Action::One(operation));
             runtime.spawn(async move {
                 // Withdrawing and closing are idempotent: once more after a lost answer does no harm.

@@ -62,7 +62,7 @@ pub fn asked(call: &mut Call) -> Answer<Option<Watching>> {
 
 /// The parameters of an endpoint that always streams.
 pub fn parameters(call: &mut Call) -> Answer<Watching> {
-    let after = call.twin("after", "last-event-id")?;
+    let after = call.twin("after", &super::call::LAST_EVENT_ID)?;
     let after = after.map(|text| {
         super::query::number(text.as_bytes(), &(0..=u64::MAX)).ok_or_else(|| bad_query("after", "a revision"))
     });

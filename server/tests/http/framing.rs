@@ -80,6 +80,41 @@ async fn heads_over_their_limits() {
 }
 
 #[tokio::test]
+async fn bodies_in_pieces_are_read_to_their_ends_and_so_is_what_follows() {
+    for max_requests in [4096, 0] {
+        let running = start(|config| config.max_requests = max_requests).await;
+        let statuses = if max_requests > 0 { [200, 201] } else { [503, 503] };
+        let mut client = Client::connect(running.address).await;
+        let put = "PUT /v1/kv/pieces HTTP/1.1\r\nHost: localhost\r\n";
+        let piece = "x".repeat(1000);
+        let counted =
+            [format!("{put}Content-Length: 3000\r\n\r\n"), piece.clone(), piece.clone(), piece.clone()];
+        let chunk = format!("3e8\r\n{piece}\r\n");
+        let chunked = [
+            format!("{put}Transfer-Encoding: chunked\r\n\r\n"),
+            chunk.clone(),
+            chunk.repeat(2),
+            "0\r\n\r\n".into(),
+        ];
+        for pieces in [counted, chunked] {
+            for piece in &pieces {
+                client.send(piece.as_bytes()).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert!(statuses.contains(&client.answer(false).await.status), "in pieces");
+            // All at once, and the next request right behind it.
+            client.send(format!("{0}{0}", pieces.concat()).as_bytes()).await;
+            for _ in 0..2 {
+                assert!(statuses.contains(&client.answer(false).await.status), "in one piece");
+            }
+        }
+        if max_requests > 0 {
+            assert_eq!(client.get("/v1/kv/pieces").await.text(), piece.repeat(3));
+        }
+    }
+}
+
+#[tokio::test]
 async fn random_bytes_hurt_nobody() {
     use rand::{Rng, SeedableRng};
     let running = start(|config| config.header_timeout = "1s".parse().unwrap()).await;

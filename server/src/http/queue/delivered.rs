@@ -1,6 +1,5 @@
 //! ⑦ What a receive answers.
 
-use axum::response::Response;
 use coracle_api::Span;
 use coracle_api::queue as wire;
 use coracle_recipes::queue::{self, Delivered, RECEIVE_BYTES, Receipt, Role};
@@ -11,6 +10,7 @@ use super::super::problem::Answer;
 use super::super::{json, respond, wire as ids};
 use super::{receipt_text, shown};
 use crate::edge::Edge;
+use crate::http::message::{Body, Response};
 
 /// How a receive is answered.
 pub struct Shape {
@@ -101,7 +101,7 @@ pub fn page(store: &Store, queue: &str, slot: u64) -> (Vec<wire::Message>, bool)
 
 /// One message as it was sent.
 fn raw(revision: Revision, message: &queue::Delivery, once: bool) -> Response {
-    let mut response = Response::new(axum::body::Body::from(message.value.as_bytes().to_vec()));
+    let mut response = Response::new(Body::from(message.value.as_bytes().to_vec()));
     let headers = response.headers_mut();
     let content_type = HeaderValue::from_str(json::content_type(&message.content_type));
     headers.insert(
@@ -109,7 +109,7 @@ fn raw(revision: Revision, message: &queue::Delivery, once: bool) -> Response {
         content_type.unwrap_or(HeaderValue::from_static("application/octet-stream")),
     );
     respond::harmless(headers);
-    headers.insert(respond::REVISION, HeaderValue::from(revision.0));
+    headers.insert(respond::REVISION, respond::number(revision.0));
     let receipt = receipt_text(&Receipt { id: message.id, delivery: message.delivery });
     let own = [
         ("coracle-receipt", receipt),
@@ -136,6 +136,6 @@ fn raw(revision: Revision, message: &queue::Delivery, once: bool) -> Response {
 fn empty(revision: Revision) -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(respond::REVISION, HeaderValue::from(revision.0));
+    response.headers_mut().insert(respond::REVISION, respond::number(revision.0));
     response
 }

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use axum::response::Response;
 use coracle_api::Span;
 use coracle_recipes as recipes;
 use coracle_recipes::queue::{self, Delivered, Operation, Outcome, Ticket, Turn};
@@ -16,6 +15,7 @@ use super::delivered::Shape;
 use super::receive::{collect, propose, withdrawal};
 use super::{odd, said};
 use crate::edge::{Admitted, Edge};
+use crate::http::message::Response;
 
 /// A receiver in line whose caller waits.
 pub struct Parked {

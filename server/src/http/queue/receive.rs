@@ -20,7 +20,7 @@ use super::super::objects::NAME;
 use super::super::problem::{Answer, bad_query};
 use super::super::read::Format;
 use super::super::respond;
-use super::super::turn::{Renewal, Withdrawal};
+use super::super::turn::{Renewal, Undo, Withdrawal};
 use super::super::{held, hold};
 use super::delivered::{Shape, page};
 use super::parked::Parked;
@@ -159,7 +159,7 @@ pub async fn propose(
             }
             _ => return,
         };
-        drop(Withdrawal::new(&edge, mutation, recipes::Operation::Queue(undo).encode()));
+        drop(Withdrawal::new(&edge, mutation, Undo::Program(Box::new(recipes::Operation::Queue(undo)))));
     });
     match answered.await {
         Ok(reply) => Ok(reply?),
@@ -175,11 +175,11 @@ pub fn withdrawal(
     queue: &str,
     ticket: Ticket,
 ) -> Withdrawal {
-    let operation = match private {
-        Some((session, _)) => coracle_store::Operation::CloseSession(session),
-        None => recipes::Operation::Queue(Operation::Leave(queue.into(), ticket)).encode(),
+    let undo = match private {
+        Some((session, _)) => Undo::Close(session),
+        None => Undo::Program(Box::new(recipes::Operation::Queue(Operation::Leave(queue.into(), ticket)))),
     };
-    Withdrawal::new(edge, mutation.unconditional(), operation)
+    Withdrawal::new(edge, mutation.unconditional(), undo)
 }
 
 async fn validity(

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use axum::response::Response;
 use coracle_api::Span;
 use coracle_api::queue as wire;
 use coracle_recipes::queue::barrier::HandOut;
@@ -20,6 +19,7 @@ use super::super::problem::{Answer, Refused, bad_body, bad_query, too_large};
 use super::super::{body, wire as ids};
 use super::item::HeldItem;
 use super::{apply, odd, own, spans};
+use crate::http::message::Response;
 
 /// Headers of a message, among those of a request.
 pub const META: &str = "coracle-meta-";
@@ -32,7 +32,7 @@ pub async fn send(mut call: Call) -> Answer {
         return Box::pin(send_many(call, name)).await;
     }
     let priority = call.query.number("priority", 0..=9)?.and_then(|priority| u8::try_from(priority).ok());
-    let named = |call: &mut Call, what: &str| match call.query.text(what)? {
+    let named = |call: &mut Call, what: &'static str| match call.query.text(what)? {
         Some(text) => {
             check_name(&text).map_err(|detail| bad_query(what, detail))?;
             Ok::<_, Refused>(Some(text.into()))

@@ -1,6 +1,5 @@
 //! ① Settling deliveries by their receipts: ack, nack, renew.
 
-use axum::response::Response;
 use coracle_api::{self as api, Span};
 use coracle_recipes::queue::{self, Nack, Operation, Outcome, Receipt, VISIBILITY};
 use coracle_store::{Millis, limits};
@@ -10,6 +9,7 @@ use super::super::call::Call;
 use super::super::objects::{Applied, NAME};
 use super::super::problem::{Answer, bad_query};
 use super::{apply, odd, receipt_text, receipts, spans};
+use crate::http::message::Response;
 
 /// `POST /v1/queues/{q}/ack`
 pub async fn ack(mut call: Call) -> Answer {
