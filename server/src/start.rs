@@ -41,6 +41,7 @@ pub enum RunError {
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
     telemetry::start(&config)?;
     raise_file_limit();
+    do_without_huge_pages();
     let server = Server::start(config).await?;
     let node = server.edge.node.clone();
     tokio::select! {
@@ -66,6 +67,16 @@ fn raise_file_limit() {
             setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
     {
         tracing::warn!(%error, current = limit.current, "the limit of open files could not be raised");
+    }
+}
+
+/// The kernel clears a page when it is first touched, in one go, and 2 MiB of it take up to five milliseconds on a
+/// virtual machine: nobody else on that core runs meanwhile, and a request passes all of them. Said of the whole process,
+/// and of what the allocator has asked for already.
+fn do_without_huge_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::warn!(%error, "huge pages could not be switched off: some requests take milliseconds longer");
     }
 }
 
@@ -265,4 +276,13 @@ pub(crate) fn join_tls(config: &Config) -> Result<Option<join::ClientConfig>, St
     };
     let tls = PeerTls { certificate: certificate.clone(), key: key.clone(), ca: ca.clone() };
     tls.client().map(Some).map_err(|error| error.to_string())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #[test]
+    fn the_process_does_without_huge_pages() {
+        super::do_without_huge_pages();
+        assert!(rustix::thread::transparent_huge_pages_are_disabled().unwrap());
+    }
 }
