@@ -11,6 +11,8 @@ use tokio::task::yield_now;
 
 /// How often others may add something before it is taken all the same.
 const TURNS: usize = 8;
+/// As `enough`: everything that comes along.
+pub const ALL: usize = usize::MAX;
 
 /// Things that wait for one task to take all of them.
 pub struct Gather<T> {
@@ -27,10 +29,11 @@ impl<T> Gather<T> {
         }
     }
 
-    /// Wait for something, and for whatever comes with it; in the order in which it came.
-    pub async fn next(&self) -> Vec<T> {
+    /// Wait for something, and for whatever comes with it; in the order in which it came. With `enough` of them it no
+    /// longer waits for more, though more may have come.
+    pub async fn next(&self, enough: usize) -> Vec<T> {
         loop {
-            company(|| self.waiting().len()).await;
+            company(enough, || self.waiting().len()).await;
             let together = self.take();
             if !together.is_empty() {
                 return together;
@@ -55,11 +58,11 @@ impl<T> Default for Gather<T> {
     }
 }
 
-/// Let everything run that is ready to, as long as that adds to what is counted.
-pub async fn company(count: impl Fn() -> usize) {
+/// Let everything run that is ready to, as long as that adds to what is counted and it is not `enough`.
+pub async fn company(enough: usize, count: impl Fn() -> usize) {
     let mut seen = count();
     for _ in 0..TURNS {
-        if seen == 0 {
+        if seen == 0 || seen >= enough {
             return;
         }
         yield_now().await;
@@ -82,10 +85,19 @@ mod tests {
         let gather = Arc::new(Gather::default());
         let taker = tokio::spawn({
             let gather = gather.clone();
-            async move { gather.next().await }
+            async move { gather.next(ALL).await }
         });
         put_and_go_on(gather, 0);
         assert_eq!(taker.await.unwrap(), [0, 1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn enough_is_not_made_to_wait_for_more() {
+        let gather = Arc::new(Gather::default());
+        gather.put(7);
+        put_and_go_on(gather.clone(), 0);
+        assert_eq!(gather.next(1).await, [7]);
+        assert_eq!(gather.next(ALL).await, [0, 1, 2, 3]);
     }
 
     /// Each puts one number, and makes the next one ready to.
@@ -110,7 +122,7 @@ mod tests {
                 }
             }
         });
-        assert!(gather.next().await.len() <= TURNS + 2);
+        assert!(gather.next(ALL).await.len() <= TURNS + 2);
         endless.abort();
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use crate::forward::{Answer, Ask, Failure, Request};
+use crate::gather::ALL;
 use crate::inner::Inner;
 use crate::network::CallError;
 use crate::node::Circumstance;
@@ -24,6 +25,9 @@ use crate::types::{NodeId, Payload, Respond, WriteResult};
 /// something.
 const PENDING: usize = 4096;
 const PENDING_DRAIN: usize = 6144;
+/// A node without peers hands over this many as soon as it has them: what a batch costs is an fsync on a thread of its
+/// own, and while that one waits for the disk the next are read. With peers a batch costs all of them.
+const ALONE: usize = 8;
 /// How long to wait for a leader to show up before looking again.
 const LEADER_PAUSE: Duration = Duration::from_millis(20);
 
@@ -121,7 +125,8 @@ impl Inner {
     /// Hand over what was submitted to Raft, for ever: what comes together is one write of the log.
     pub async fn hand_over(&self) {
         loop {
-            for (payload, respond) in self.proposals.next().await {
+            let enough = if self.peers.is_empty() { ALONE } else { ALL };
+            for (payload, respond) in self.proposals.next(enough).await {
                 // The channel is larger than the bound on pending proposals, so this never has to wait. Unconstrained,
                 // because a task that has used up its cooperative budget would see a full channel where there is none.
                 let write = self.raft.client_write_ff(payload, Some(respond));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::gather::Gather;
+use crate::gather::{ALL, Gather};
 
 /// What a round answers: the log index to have applied before reading.
 pub type Round<E> = Result<u64, E>;
@@ -43,7 +43,7 @@ impl<E: Clone + Send + 'static> ReadBarrier<E> {
     /// Run rounds, one after the other, for ever: `ask` finds out the index for everybody who waited when it began.
     pub async fn serve<F: Future<Output = Round<E>>>(&self, ask: impl Fn() -> F) {
         loop {
-            let batch = self.waiting.next().await;
+            let batch = self.waiting.next(ALL).await;
             let round = ask().await;
             for read in batch {
                 read(round.clone());

@@ -10,7 +10,7 @@ use coracle_store::{Millis, SessionId};
 
 use super::deadlines::Renewal;
 use crate::forward::{Answer, Failure};
-use crate::gather::Gather;
+use crate::gather::{ALL, Gather};
 use crate::inner::Inner;
 
 /// How soon to look again at a session whose expiry is being decided.
@@ -38,7 +38,7 @@ impl Gather<Waiting> {
 /// Serve rounds until the node stops.
 pub async fn run(node: Arc<Inner>) {
     loop {
-        let batch = node.renewals.next().await;
+        let batch = node.renewals.next(ALL).await;
         if confirm(&node).await {
             settle(&node, batch);
         } else {

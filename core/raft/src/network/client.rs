@@ -107,6 +107,12 @@ impl Peers {
         }
     }
 
+    /// Whether this node is the only member that it knows of.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        read(&self.0.known).members.is_empty()
+    }
+
     /// Close the connections to a member that is gone.
     pub fn forget(&self, id: NodeId) {
         if let Some(peer) = write(&self.0.known).members.remove(&id) {

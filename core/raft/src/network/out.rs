@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::counters::Counters;
 use super::wire::{Kind, put_frame};
-use crate::gather::company;
+use crate::gather::{ALL, company};
 
 /// A listener reads no further requests while so many bytes of answers wait to be written.
 const FULL: usize = 8 << 20;
@@ -37,7 +37,7 @@ pub async fn drain(
         if batch.capacity() > KEEP {
             batch = Vec::new();
         }
-        company(&waiting).await;
+        company(ALL, &waiting).await;
         let open = take(&mut batch);
         if !batch.is_empty() {
             let write = async {
