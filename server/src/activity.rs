@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use coracle_api::Span;
 use futures::Stream;
 use http::Version;
@@ -221,7 +220,10 @@ impl Open {
         match response.body() {
             Body::Empty | Body::Whole(_) => response,
             Body::Streamed(_) => response.map(|body| match body {
-                Body::Streamed(frames) => Body::Streamed(Box::pin(Sent { frames, _open: self })),
+                Body::Streamed(frames) => {
+                    let sent = Sent { frames: frames.into_data_stream(), _open: self };
+                    Body::Streamed(axum::body::Body::from_stream(sent))
+                }
                 whole => whole,
             }),
         }
@@ -241,10 +243,10 @@ struct Sent<S> {
     _open: Open,
 }
 
-impl<S: Stream<Item = Bytes> + Unpin> Stream for Sent<S> {
-    type Item = Bytes;
+impl<S: Stream + Unpin> Stream for Sent<S> {
+    type Item = S::Item;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
         Pin::new(&mut self.frames).poll_next(context)
     }
 }

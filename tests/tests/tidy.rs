@@ -34,6 +34,7 @@ const ONLY_IN: &[(&str, &str)] = &[
     ("openraft-rt-tokio", "core/raft"),
     ("openraft-macros", "core/raft"),
     ("redb", "core/raft"),
+    ("axum", "server"),
     ("matchit", "server"),
 ];
 

@@ -281,7 +281,7 @@ pub fn response(
     revision: Revision,
     frames: impl Stream<Item = Bytes> + Send + 'static,
 ) -> Response {
-    let mut response = Response::new(Body::Streamed(Box::pin(frames)));
+    let mut response = Response::new(Body::streamed(frames));
     let headers = response.headers_mut();
     let kind = if sse { "text/event-stream" } else { "application/x-ndjson" };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -1,23 +1,31 @@
 //! ① ⑦ Requests and answers with their bodies, as they pass between the connection and the handlers.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use axum::body;
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 pub type Request = http::Request<Incoming>;
 pub type Response = http::Response<Body>;
 
-/// What an answer carries. Nearly all are whole: no box and no table of functions for those.
+/// What an answer carries. Nearly all are whole: those do without the box and the table of functions of axum's body.
 #[derive(Default)]
 pub enum Body {
     #[default]
     Empty,
     Whole(Bytes),
-    Streamed(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+    Streamed(body::Body),
+}
+
+impl Body {
+    pub fn streamed(frames: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self::Streamed(body::Body::from_stream(frames.map(Ok::<_, Infallible>)))
+    }
 }
 
 impl<T: Into<Bytes>> From<T> for Body {
@@ -28,14 +36,14 @@ impl<T: Into<Bytes>> From<T> for Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Self::Streamed(frames) = &mut *self {
-            return frames.as_mut().poll_next(context).map(|frame| frame.map(|bytes| Ok(Frame::data(bytes))));
+            return Pin::new(frames).poll_frame(context);
         }
         match std::mem::take(&mut *self) {
             Self::Whole(bytes) if !bytes.is_empty() => Poll::Ready(Some(Ok(Frame::data(bytes)))),
