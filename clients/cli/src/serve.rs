@@ -100,7 +100,7 @@ pub fn run(serve: &Serve) -> Result<(), Failure> {
 
 /// Sockets that are read before what came is worked on. With the 1 024 of tokio all clients of a node are in step: it
 /// reads, then waits for the disk or its peers, then answers, and one half of a cluster stands still while the other works.
-/// Linearizable reads of 64 clients from three nodes: 17–27 % more a second; puts on one node: 18 % more.
+/// Puts on one node: 18 % more a second.
 const EVENTS: usize = 16;
 
 /// One thread serves small machines best: nothing is handed between threads, and log and checkpoint have their own
