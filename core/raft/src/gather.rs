@@ -5,9 +5,11 @@
 //! a tenth less processor.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 use tokio::task::yield_now;
+use tokio::time::timeout_at;
 
 /// How often others may add something before it is taken all the same.
 const TURNS: usize = 8;
@@ -22,24 +24,37 @@ pub struct Gather<T> {
 
 impl<T> Gather<T> {
     pub fn put(&self, thing: T) {
-        let mut waiting = self.waiting();
-        waiting.push(thing);
-        if waiting.len() == 1 {
-            self.arrived.notify_one();
-        }
+        self.waiting().push(thing);
+        self.arrived.notify_one();
     }
 
     /// Wait for something, and for whatever comes with it; in the order in which it came. With `enough` of them it no
     /// longer waits for more, though more may have come.
     pub async fn next(&self, enough: usize) -> Vec<T> {
         loop {
-            company(enough, || self.waiting().len()).await;
+            company(enough, || self.len()).await;
             let together = self.take();
             if !together.is_empty() {
                 return together;
             }
             self.arrived.notified().await;
         }
+    }
+
+    /// Wait until so many are there, or it is too late for them; whether they came in time. For the task that takes them.
+    pub async fn reach(&self, count: usize, deadline: Instant) -> bool {
+        loop {
+            let came = self.len() >= count;
+            let late = Instant::now() > deadline;
+            if came || late {
+                return came && !late;
+            }
+            let _ = timeout_at(deadline.into(), self.arrived.notified()).await;
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.waiting().len()
     }
 
     /// All of them, or none.
@@ -77,6 +92,7 @@ pub async fn company(enough: usize, count: impl Fn() -> usize) {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
 
@@ -108,6 +124,17 @@ mod tests {
                 put_and_go_on(gather, number + 1);
             }
         });
+    }
+
+    #[tokio::test]
+    async fn so_many_are_waited_for_until_it_is_too_late() {
+        let gather = Arc::new(Gather::default());
+        let (soon, over) = (Instant::now() + Duration::from_mins(1), Instant::now());
+        put_and_go_on(gather.clone(), 0);
+        assert!(gather.reach(4, soon).await);
+        assert!(!gather.reach(5, over).await, "nobody else comes");
+        assert!(!gather.reach(4, over).await, "they are there, but nobody knows since when");
+        assert_eq!(gather.next(ALL).await, [0, 1, 2, 3]);
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The parts of a running node and how they are put together.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::network::{Dialer, Limits, Peers, Server};
 use crate::node::{Circumstance, Figures, Options, StartError, Status};
 use crate::opening;
 use crate::peers::{Door, PeersSeen, RaftDoor};
-use crate::propose::Proposal;
+use crate::propose::{Answered, Proposal};
 use crate::read_barrier::ReadBarrier;
 use crate::shared::Shared;
 use crate::types::{Member, NodeId, Types};
@@ -57,8 +57,8 @@ pub struct Inner {
     pub checkpoint_interval: Duration,
     pub keep_entries: u64,
     pub keep_bytes: u64,
-    pub pending: Arc<AtomicUsize>,
     pub proposed: AtomicU64,
+    pub answered: Arc<Answered>,
     pub failed: AtomicU64,
     pub leader_changes: AtomicU64,
     /// This node leads and has not heard a majority for longer than any hiccup.
@@ -122,8 +122,8 @@ impl Inner {
             checkpoint_interval: options.checkpoint_interval,
             keep_entries: options.keep_entries,
             keep_bytes: options.keep_bytes,
-            pending: Arc::default(),
             proposed: AtomicU64::default(),
+            answered: Arc::default(),
             failed: AtomicU64::default(),
             leader_changes: AtomicU64::default(),
             majority_lost: AtomicBool::default(),
@@ -288,7 +288,7 @@ impl Inner {
             snapshots: self.disk.figures.clone(),
             proposed: self.proposed.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
-            pending: self.pending.load(Ordering::Relaxed) as u64,
+            pending: self.pending(),
             leader_changes: self.leader_changes.load(Ordering::Relaxed),
             sessions_expired: self.sessions_expired.load(Ordering::Relaxed),
             watchers: self.shared.hub.watchers(),

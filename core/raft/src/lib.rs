@@ -23,6 +23,7 @@ mod priority;
 mod progress;
 mod propose;
 mod read_barrier;
+mod returns;
 mod shared;
 pub mod snapshot;
 pub mod types;

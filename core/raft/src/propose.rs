@@ -4,30 +4,35 @@
 //! idempotency key.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use coracle_store::{Action, Command, Operation, Reply};
 use futures::FutureExt;
 use openraft::errors::ClientWriteError;
-use tokio::sync::oneshot;
-use tokio::time::timeout_at;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{timeout, timeout_at};
 
 use crate::forward::{Answer, Ask, Failure, Request};
 use crate::gather::ALL;
 use crate::inner::Inner;
 use crate::network::CallError;
 use crate::node::Circumstance;
+use crate::returns::Returns;
 use crate::types::{NodeId, Payload, Respond, WriteResult};
 
 /// Proposals under way in this node's Raft above which new ones are refused, and a little more for those that free
 /// something.
-const PENDING: usize = 4096;
-const PENDING_DRAIN: usize = 6144;
+const PENDING: u64 = 4096;
+const PENDING_DRAIN: u64 = 6144;
 /// A node without peers hands over this many as soon as it has them: what a batch costs is an fsync on a thread of its
 /// own, and while that one waits for the disk the next are read. With peers a batch costs all of them.
 const ALONE: usize = 8;
+/// How long to wait for those who have been answered, in times of what their answers took; and for how long at most to
+/// wait for the answers.
+const PATIENCE: u32 = 3;
+const SLOW: Duration = Duration::from_millis(100);
 /// How long to wait for a leader to show up before looking again.
 const LEADER_PAUSE: Duration = Duration::from_millis(20);
 
@@ -107,15 +112,14 @@ impl Inner {
     /// Hand a command to this node's Raft. `done` is called exactly once: on the task that applies it, or before this
     /// returns if it is refused.
     pub fn submit(&self, command: Bytes, done: impl FnOnce(Result<Reply, Circumstance>) + Send + 'static) {
-        let pending = Pending::enter(&self.pending);
-        if let Err(circumstance) = self.admit_command(&command, pending.before) {
+        if let Err(circumstance) = self.admit_command(&command) {
             self.failed.fetch_add(1, Ordering::Relaxed);
             return done(Err(circumstance));
         }
         self.proposed.fetch_add(1, Ordering::Relaxed);
-        let done = Once(Some(done));
+        let (done, answering) = (Once(Some(done)), Answering(self.answered.clone()));
         let respond = Respond::new(move |result: WriteResult| {
-            drop(pending);
+            drop(answering);
             done.call(outcome(result));
         });
         let payload = Payload { time: self.shared.clock.stamp(), command };
@@ -123,10 +127,18 @@ impl Inner {
     }
 
     /// Hand over what was submitted to Raft, for ever: what comes together is one write of the log.
+    ///
+    /// A node with peers waits for those whom it has just answered, if they tend to come back at once (ADR 0014).
     pub async fn hand_over(&self) {
+        let mut returns = Returns::default();
+        let mut handed = 0;
+        let mut everybody = ALL;
         loop {
-            let enough = if self.peers.is_empty() { ALONE } else { ALL };
-            for (payload, respond) in self.proposals.next(enough).await {
+            let alone = self.peers.is_empty();
+            let batch = self.proposals.next(if alone { ALONE } else { everybody }).await;
+            let (began, count) = (Instant::now(), batch.len());
+            handed += count as u64;
+            for (payload, respond) in batch {
                 // The channel is larger than the bound on pending proposals, so this never has to wait. Unconstrained,
                 // because a task that has used up its cooperative budget would see a full channel where there is none.
                 let write = self.raft.client_write_ff(payload, Some(respond));
@@ -134,11 +146,27 @@ impl Inner {
                     self.failed.fetch_add(1, Ordering::Relaxed);
                 }
             }
+            everybody = ALL;
+            if !alone && returns.expected() {
+                let answered = timeout(SLOW, self.answered.reach(handed)).await.is_ok();
+                let newcomers = self.proposals.len();
+                everybody = newcomers + count;
+                let until = Instant::now() + PATIENCE * began.elapsed();
+                let back = answered && self.proposals.reach(everybody, until).await;
+                returns.came(back && newcomers <= count / 8);
+            }
         }
     }
 
-    fn admit_command(&self, command: &Bytes, pending: usize) -> Result<(), Circumstance> {
+    /// Proposals of this node's Raft that are not answered yet.
+    pub fn pending(&self) -> u64 {
+        let answered = self.answered.count();
+        self.proposed.load(Ordering::Relaxed).saturating_sub(answered)
+    }
+
+    fn admit_command(&self, command: &Bytes) -> Result<(), Circumstance> {
         self.check_running()?;
+        let pending = self.pending();
         if pending >= PENDING && !(pending < PENDING_DRAIN && self.drains(command)) {
             return Err(Circumstance::Overloaded);
         }
@@ -217,21 +245,33 @@ fn outcome(result: WriteResult) -> Result<Reply, Circumstance> {
 /// What goes into the log, and who hears of it.
 pub type Proposal = (Payload, Respond<WriteResult>);
 
-/// One proposal counted as pending until dropped.
-struct Pending {
-    count: Arc<AtomicUsize>,
-    before: usize,
+/// How many proposals have been answered, ever.
+#[derive(Default)]
+pub struct Answered {
+    count: AtomicU64,
+    more: Notify,
 }
 
-impl Pending {
-    fn enter(count: &Arc<AtomicUsize>) -> Self {
-        Self { before: count.fetch_add(1, Ordering::AcqRel), count: count.clone() }
+impl Answered {
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Wait until it is so many. For one task.
+    async fn reach(&self, count: u64) {
+        while self.count() < count {
+            self.more.notified().await;
+        }
     }
 }
 
-impl Drop for Pending {
+/// One proposal, answered when this is dropped.
+struct Answering(Arc<Answered>);
+
+impl Drop for Answering {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::AcqRel);
+        self.0.count.fetch_add(1, Ordering::AcqRel);
+        self.0.more.notify_one();
     }
 }
 
