@@ -265,9 +265,7 @@ impl View {
             .try_into()
             .map(u32::from_le_bytes)
             .map_err(|_| Error::damaged(&path, "about", "no format"))?;
-        if found > FORMAT {
-            return Err(Error::Newer { file: path, found, known: FORMAT });
-        }
+        Error::format(&path, found, FORMAT)?;
         if about.get(UNFINISHED_KEY).map_err(Error::redb("about", &path))?.is_some() {
             return Err(Error::damaged(&path, "about", "a write was not finished"));
         }

@@ -1,5 +1,6 @@
 //! What can go wrong between the state and the disk.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,13 @@ pub enum Error {
         file = .file.display()
     )]
     Newer { file: PathBuf, found: u32, known: u32 },
+    /// Written by an earlier version of this program, whose rows this one does not read.
+    #[error(
+        "written by an earlier version, start that version or begin with an empty directory file={file} format={found} \
+         oldest_known={known}",
+        file = .file.display()
+    )]
+    Older { file: PathBuf, found: u32, known: u32 },
     /// Another process has the checkpoint open.
     #[error("checkpoint in use by another process file={file}", file = .file.display())]
     Locked { file: PathBuf },
@@ -72,6 +80,16 @@ impl Error {
         }
     }
 
+    /// Whether a file of this format can be read.
+    pub(crate) fn format(file: &Path, found: u32, known: u32) -> Result<(), Self> {
+        let file = || file.to_owned();
+        match found.cmp(&known) {
+            Ordering::Less => Err(Self::Older { file: file(), found, known }),
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => Err(Self::Newer { file: file(), found, known }),
+        }
+    }
+
     pub(crate) fn damaged(file: &Path, place: &str, reason: &(impl fmt::Display + ?Sized)) -> Self {
         Self::Damaged { file: file.to_owned(), place: place.to_owned(), reason: reason.to_string() }
     }
@@ -99,9 +117,11 @@ impl Error {
 impl From<Error> for io::Error {
     fn from(e: Error) -> Self {
         let kind = match &e {
-            Error::Damaged { .. } | Error::Snapshot { .. } | Error::Newer { .. } | Error::Row { .. } => {
-                io::ErrorKind::InvalidData
-            }
+            Error::Damaged { .. }
+            | Error::Snapshot { .. }
+            | Error::Newer { .. }
+            | Error::Older { .. }
+            | Error::Row { .. } => io::ErrorKind::InvalidData,
             Error::Full { .. } => io::ErrorKind::StorageFull,
             Error::Io { source, .. } => source.kind(),
             Error::Locked { .. } | Error::Foreign { .. } | Error::Backwards { .. } | Error::Stopped => {

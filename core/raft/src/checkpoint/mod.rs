@@ -33,8 +33,8 @@ pub use self::storage::{Native, Storage};
 pub use self::writer::Checkpointer;
 use crate::priority;
 
-/// Version of the layout: of CURRENT, the tables, the row checksum and the position.
-pub const FORMAT: u32 = 1;
+/// Version of the layout: of CURRENT, the tables, the row checksum, the position, and the rows themselves.
+pub const FORMAT: u32 = 2;
 
 /// Settings of a checkpoint.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +80,7 @@ impl Checkpoint {
     /// Open the checkpoint in `dir`, or create an empty one, and clean up after a crash.
     ///
     /// # Errors
-    /// [`Error::Damaged`], [`Error::Newer`], [`Error::Locked`], [`Error::Full`], [`Error::Io`].
+    /// [`Error::Damaged`], [`Error::Newer`], [`Error::Older`], [`Error::Locked`], [`Error::Full`], [`Error::Io`].
     pub fn open(dir: &Path, options: Options) -> Result<(Self, Position), Error> {
         Self::open_on(Arc::new(Native), dir, options)
     }

@@ -104,10 +104,8 @@ fn read(path: &Path) -> Result<Option<Number>, Error> {
     let line = String::from_utf8_lossy(&bytes);
     let field =
         |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)?.parse::<u64>().ok());
-    if let Some(found) = field("format=").and_then(|found| u32::try_from(found).ok())
-        && found > FORMAT
-    {
-        return Err(Error::Newer { file: path.to_owned(), found, known: FORMAT });
+    if let Some(found) = field("format=").and_then(|found| u32::try_from(found).ok()) {
+        Error::format(path, found, FORMAT)?;
     }
     match field("state=") {
         Some(number) if line == text(number) => Ok(Some(number)),

@@ -10,8 +10,8 @@
 //! All integers are little-endian. A row lies in one chunk; a chunk ends with the row that fills it.
 
 pub(super) const MAGIC: [u8; 8] = *b"CORASNAP";
-/// Version of this layout and of the position in the header.
-pub const FORMAT: u32 = 1;
+/// Version of this layout, of the position in the header, and of the rows themselves.
+pub const FORMAT: u32 = 2;
 pub(super) const CHUNK: u32 = 1;
 pub(super) const FOOTER: u32 = 2;
 /// A chunk is closed when it has grown to this.

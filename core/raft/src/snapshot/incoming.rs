@@ -55,7 +55,7 @@ impl Incoming {
     /// Verify all of it: length, checksums, counts, hash. Reads the whole file.
     ///
     /// # Errors
-    /// [`Error::Snapshot`], [`Error::Newer`], [`Error::Io`].
+    /// [`Error::Snapshot`], [`Error::Newer`], [`Error::Older`], [`Error::Io`].
     pub fn finish(mut self) -> Result<SnapshotData, Error> {
         if self.received != self.expected {
             return Err(self.damaged("shorter than announced"));

@@ -212,7 +212,7 @@ impl Spool {
 /// Nothing is replaced before [`Staged::commit`]; drop it if what was loaded proves wrong.
 ///
 /// # Errors
-/// [`Error::Snapshot`], [`Error::Newer`], [`Error::Foreign`], [`Error::Backwards`]; [`Error::Row`] with what `each`
+/// [`Error::Snapshot`], [`Error::Newer`], [`Error::Older`], [`Error::Foreign`], [`Error::Backwards`]; [`Error::Row`] with what `each`
 /// answered; [`Error::Full`], [`Error::Io`].
 pub fn stage<'a, E>(
     checkpoint: &'a Checkpoint,

@@ -87,9 +87,7 @@ impl Reader {
             return Err(self.damaged("not a snapshot"));
         }
         let found = input.u32().map_err(|e| self.damaged(&e))?;
-        if found > FORMAT {
-            return Err(Error::Newer { file: self.path.clone(), found, known: FORMAT });
-        }
+        Error::format(&self.path, found, FORMAT)?;
         let length = input.u32().map_err(|e| self.damaged(&e))? as usize;
         if length > POSITION_BYTES_MAX {
             return Err(self.damaged("position too long"));

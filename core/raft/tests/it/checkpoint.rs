@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use coracle_raft::checkpoint::{Checkpoint, Checkpointer, Error, Options, Position};
+use coracle_raft::checkpoint::{Checkpoint, Checkpointer, Error, FORMAT, Options, Position};
 use coracle_raft::snapshot::{Spool, stage};
 use coracle_raft::types::{CommittedLeaderId, LogId, Member, Membership, StoredMembership};
 use coracle_store::checkpoint::{Row, Table};
@@ -278,7 +278,10 @@ fn a_lost_pointer_or_file_is_never_taken_for_an_empty_node() {
         let flipped = copy(dir.path());
         flip(&flipped.path().join("CURRENT"), offset);
         assert!(
-            matches!(open(flipped.path()), Err(Error::Damaged { .. } | Error::Newer { .. })),
+            matches!(
+                open(flipped.path()),
+                Err(Error::Damaged { .. } | Error::Newer { .. } | Error::Older { .. })
+            ),
             "CURRENT with a flipped bit at {offset}"
         );
         assert!(flipped.path().join("state-1.redb").exists());
@@ -315,22 +318,31 @@ fn a_row_that_is_not_what_was_written_is_an_error_that_names_it() {
 }
 
 #[test]
-fn a_newer_format_is_refused() {
+fn another_format_is_refused_as_such() {
+    for found in [FORMAT + 1, FORMAT - 1] {
+        refused_as(found);
+    }
+}
+
+fn refused_as(found: u32) {
     let dir = TempDir::new().unwrap();
     drop(open(dir.path()).unwrap());
     let inside = copy(dir.path());
     tamper(inside.path(), "about", b"format", |value| {
-        value[..4].copy_from_slice(&2_u32.to_le_bytes());
+        value[..4].copy_from_slice(&found.to_le_bytes());
         let crc = crc32c::crc32c_append(crc32c::crc32c(&[0xff, 6, 0, 0, 0]), b"format");
         let crc = crc32c::crc32c_append(crc, &value[..4]);
         value[4..].copy_from_slice(&crc.to_le_bytes());
     });
     let pointer = copy(dir.path());
-    fs::write(pointer.path().join("CURRENT"), "coracle checkpoint format=2 something=new\n").unwrap();
+    fs::write(pointer.path().join("CURRENT"), format!("coracle checkpoint format={found} something=new\n"))
+        .unwrap();
     for dir in [inside, pointer] {
         let error = error(open(dir.path()));
-        assert!(matches!(error, Error::Newer { found: 2, known: 1, .. }), "{error}");
-        assert!(error.to_string().contains("newer version"), "{error}");
+        let newer = matches!(error, Error::Newer { known: FORMAT, .. });
+        let older = matches!(error, Error::Older { known: FORMAT, .. });
+        assert_eq!((newer, older), (found > FORMAT, found < FORMAT), "{error}");
+        assert!(error.to_string().contains(&format!("format={found} ")), "{error}");
     }
 }
 
@@ -369,7 +381,7 @@ fn a_damaged_database_is_never_served() {
                 }
                 Ok(Err(e)) => {
                     assert!(
-                        matches!(e, Error::Damaged { .. } | Error::Newer { .. }),
+                        matches!(e, Error::Damaged { .. } | Error::Newer { .. } | Error::Older { .. }),
                         "{name}: flip at {offset}: {e}"
                     );
                     refused += 1;

@@ -125,7 +125,10 @@ fn a_damaged_snapshot_is_refused_whatever_byte_it_is() {
         let mut bytes = good.clone();
         bytes[offset] ^= 1 << (offset % 8);
         let error = refuse(&node, &bytes, &format!("bit flipped at {offset}"));
-        assert!(matches!(error, Error::Snapshot { .. } | Error::Newer { .. }), "{offset}: {error}");
+        assert!(
+            matches!(error, Error::Snapshot { .. } | Error::Newer { .. } | Error::Older { .. }),
+            "{offset}: {error}"
+        );
     }
     for length in 0..good.len() {
         let error = refuse(&node, &good[..length], &format!("cut to {length}"));
@@ -138,12 +141,15 @@ fn a_damaged_snapshot_is_refused_whatever_byte_it_is() {
 }
 
 #[test]
-fn a_newer_snapshot_is_refused_as_such() {
+fn a_snapshot_of_another_format_is_refused_as_such() {
     let sender = Node::with(&sample(2), &at(70));
     let mut bytes = bytes_of(&sender.spool.build(&sender.checkpoint, None).unwrap());
-    bytes[8] = 2;
+    bytes[8] = 3;
     let error = refuse(&Node::new(), &bytes, "newer");
-    assert!(matches!(error, Error::Newer { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, Error::Newer { found: 3, known: 2, .. }), "{error}");
+    bytes[8] = 1;
+    let error = refuse(&Node::new(), &bytes, "older");
+    assert!(matches!(error, Error::Older { found: 1, known: 2, .. }), "{error}");
 }
 
 #[test]
