@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use coracle_recipes::queue::barrier::{Act, Barrier, Control, Deadline, HandOut, OnBreak};
 use coracle_recipes::queue::{self, Config, Kind, Message, MessageId, Operation, Outcome, Own, Send};
-use coracle_store::{Attach, ContentType, Millis, SessionId, Timestamp};
+use coracle_store::{Attach, Millis, SessionId, Timestamp};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::driver::Driver;
+use crate::driver::{Driver, message};
 
 const QUEUE: &str = "b";
 const SECOND: u64 = 1_000;
@@ -236,17 +236,7 @@ impl Run {
     }
 
     fn put(&mut self, name: Option<&'static str>, session: Option<u64>) -> Result<(), TestCaseError> {
-        let message = Message {
-            value: b"x".to_vec().into(),
-            content_type: ContentType::Text,
-            priority: 0,
-            group: None,
-            delay: Millis(0),
-            ttl: None,
-            dedup_id: None,
-            headers: Vec::new(),
-            item: name.map(Into::into),
-        };
+        let message = Message { item: name.map(Into::into), ..message() };
         let attach = session.map_or(Attach::None, |session| Attach::Session(SessionId(session)));
         let wanted = Send { queue: QUEUE.into(), messages: vec![message], attach };
         let outcome = self.queue(Operation::Send(wanted));

@@ -16,6 +16,8 @@ use coracle_store::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::driver::message;
+
 const QUEUE: &str = "b";
 const SESSIONS: u64 = 3;
 /// An item of this name holds everything.
@@ -319,17 +321,8 @@ impl Run {
         session: Option<u64>,
         revision: u64,
     ) -> Result<(), TestCaseError> {
-        let message = |name: &Option<u8>| Message {
-            value: b"x".to_vec().into(),
-            content_type: ContentType::Text,
-            priority: 0,
-            group: None,
-            delay: Millis(0),
-            ttl: None,
-            dedup_id: None,
-            headers: Vec::new(),
-            item: name.map(|name| name.to_string().into()),
-        };
+        let message =
+            |name: &Option<u8>| Message { item: name.map(|name| name.to_string().into()), ..message() };
         let attach = session.map_or(Attach::None, |session| Attach::Session(SessionId(session)));
         let messages = names.iter().map(message).collect();
         let outcome = self.queue(Operation::Send(Send { queue: QUEUE.into(), messages, attach }));

@@ -1,10 +1,11 @@
 //! A store as the models drive it: one entry at a time, and restarted from its rows.
 
+use coracle_recipes::queue::Message;
 use coracle_recipes::{Operation, Outcome, Recipes, Refusal};
 use coracle_store::command::{Expiry, OpenSession, Transaction};
 use coracle_store::{
-    Action, Attach, Command, Loader, Millis, Outcome as StoreOutcome, Principal, Refusal as StoreRefusal,
-    SessionId, Store, Timestamp,
+    Action, Attach, Command, ContentType, Loader, Millis, Outcome as StoreOutcome, Principal,
+    Refusal as StoreRefusal, SessionId, Store, Timestamp,
 };
 
 pub struct Driver {
@@ -80,4 +81,19 @@ pub fn open(id: u64) -> OpenSession {
 
 pub fn attach(id: u64, private: bool) -> Attach {
     if private { Attach::Private(open(id)) } else { Attach::Session(SessionId(id)) }
+}
+
+/// A message with nothing special about it.
+pub fn message() -> Message {
+    Message {
+        value: b"x".to_vec().into(),
+        content_type: ContentType::Text,
+        priority: 0,
+        group: None,
+        delay: Millis(0),
+        ttl: None,
+        dedup_id: None,
+        headers: Vec::new(),
+        item: None,
+    }
 }

@@ -7,11 +7,11 @@ use coracle_recipes::queue::{
     self, Backoff, Config, Message, MessageId, Nack, Operation, Outcome, Overflow, Receipt, Receipts,
     Receive, Send, Standing, Terms,
 };
-use coracle_store::{Attach, ContentType, Millis, Revision};
+use coracle_store::{Attach, Millis, Revision};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::driver::Driver;
+use crate::driver::{Driver, message};
 
 const QUEUE: &str = "q";
 const SECOND: u64 = 1_000;
@@ -231,15 +231,9 @@ impl Run {
 
     fn send(&mut self, messages: &[(Option<u8>, Option<u64>)]) -> Result<(), TestCaseError> {
         let message = |(dedup, ttl): &(Option<u8>, Option<u64>)| Message {
-            value: b"x".to_vec().into(),
-            content_type: ContentType::Text,
-            priority: 0,
-            group: None,
-            delay: Millis(0),
             ttl: ttl.map(|ttl| Millis(ttl * SECOND)),
             dedup_id: dedup.map(|id| id.to_string().into()),
-            headers: Vec::new(),
-            item: None,
+            ..message()
         };
         let wanted = messages.iter().map(message).collect();
         let wanted = Send { queue: QUEUE.into(), messages: wanted, attach: Attach::None };
@@ -348,17 +342,7 @@ proptest! {
 fn a_configuration_is_in_force_with_messages_and_without() {
     let queue = |driver: &mut Driver, operation| driver.run(&coracle_recipes::Operation::Queue(operation));
     let send = |driver: &mut Driver| {
-        let message = Message {
-            value: b"x".to_vec().into(),
-            content_type: ContentType::Text,
-            priority: 0,
-            group: None,
-            delay: Millis(0),
-            ttl: None,
-            dedup_id: None,
-            headers: Vec::new(),
-            item: None,
-        };
+        let message = message();
         let send = Send { queue: QUEUE.into(), messages: vec![message], attach: Attach::None };
         queue(driver, Operation::Send(send)).is_ok()
     };

@@ -9,12 +9,13 @@ use coracle_recipes::queue::{
 use coracle_recipes::{Outcome as AnyOutcome, Recipes};
 use coracle_store::command::{Expiry, OpenSession};
 use coracle_store::{
-    Action, Attach, Command, ContentType, Loader, Millis, Outcome as StoreOutcome, Principal, Revision,
-    SessionId, Store, Timestamp,
+    Action, Attach, Command, Loader, Millis, Outcome as StoreOutcome, Principal, Revision, SessionId, Store,
+    Timestamp,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::driver::message;
 use crate::queue_list::{MOST, Model, Sent, State, VISIBILITY, Waiter};
 
 const QUEUE: &str = "q";
@@ -170,15 +171,10 @@ impl Run {
             }
             Step::Send(count, priority, group, delay) => {
                 let message = Message {
-                    value: b"x".to_vec().into(),
-                    content_type: ContentType::Text,
                     priority: *priority,
                     group: group.map(|group| format!("g{group}").into()),
                     delay: Millis(delay * 1_000),
-                    ttl: None,
-                    dedup_id: None,
-                    headers: Vec::new(),
-                    item: None,
+                    ..message()
                 };
                 let wanted = Send { queue: name, messages: vec![message; *count], attach: Attach::None };
                 let Some(Outcome::Sent(sent)) = self.queue(Operation::Send(wanted)) else {

@@ -7,7 +7,7 @@ use coracle_store::{
     Action, Attach, ContentType, Millis, Refusal as StoreRefusal, Revision, SessionId, Settings, Timestamp,
 };
 
-use crate::driver::{Driver, No};
+use crate::driver::{self, Driver, No};
 
 const ANN: SessionId = SessionId(1);
 
@@ -16,17 +16,7 @@ fn ann() -> Attach {
 }
 
 fn message(dedup_id: Option<&str>) -> queue::Message {
-    queue::Message {
-        value: b"x".to_vec().into(),
-        content_type: ContentType::Text,
-        priority: 0,
-        group: None,
-        delay: Millis(0),
-        ttl: None,
-        dedup_id: dedup_id.map(Into::into),
-        headers: Vec::new(),
-        item: None,
-    }
+    queue::Message { dedup_id: dedup_id.map(Into::into), ..driver::message() }
 }
 
 fn send(driver: &mut Driver, message: queue::Message) -> Result<queue::Sent, No> {
