@@ -29,9 +29,10 @@ const PENDING_DRAIN: u64 = 6144;
 /// A node without peers hands over this many as soon as it has them: what a batch costs is an fsync on a thread of its
 /// own, and while that one waits for the disk the next are read. With peers a batch costs all of them.
 const ALONE: usize = 8;
-/// How long to wait for those who have been answered, in times of what their answers took; and for how long at most to
-/// wait for the answers.
+/// How long to wait for those who have been answered: so many times what their answers took, but no longer than this.
 const PATIENCE: u32 = 3;
+const PATIENCE_ENDS: Duration = Duration::from_millis(10);
+/// Answers that take longer are not waited for.
 const SLOW: Duration = Duration::from_millis(100);
 /// How long to wait for a leader to show up before looking again.
 const LEADER_PAUSE: Duration = Duration::from_millis(20);
@@ -151,7 +152,7 @@ impl Inner {
                 let answered = timeout(SLOW, self.answered.reach(handed)).await.is_ok();
                 let newcomers = self.proposals.len();
                 everybody = newcomers + count;
-                let until = Instant::now() + PATIENCE * began.elapsed();
+                let until = Instant::now() + PATIENCE_ENDS.min(PATIENCE * began.elapsed());
                 let back = answered && self.proposals.reach(everybody, until).await;
                 returns.came(back && newcomers <= count / 8);
             }
