@@ -342,8 +342,7 @@ proptest! {
 fn a_configuration_is_in_force_with_messages_and_without() {
     let queue = |driver: &mut Driver, operation| driver.run(&coracle_recipes::Operation::Queue(operation));
     let send = |driver: &mut Driver| {
-        let message = message();
-        let send = Send { queue: QUEUE.into(), messages: vec![message], attach: Attach::None };
+        let send = Send { queue: QUEUE.into(), messages: vec![message()], attach: Attach::None };
         queue(driver, Operation::Send(send)).is_ok()
     };
     for before in [0, 1] {
