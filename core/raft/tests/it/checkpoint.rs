@@ -343,6 +343,8 @@ fn refused_as(found: u32) {
         let older = matches!(error, Error::Older { known: FORMAT, .. });
         assert_eq!((newer, older), (found > FORMAT, found < FORMAT), "{error}");
         assert!(error.to_string().contains(&format!("format={found} ")), "{error}");
+        let age = if newer { "newer version" } else { "earlier version" };
+        assert!(error.to_string().contains(age), "{error}");
     }
 }
 
