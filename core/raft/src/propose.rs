@@ -29,10 +29,7 @@ const PENDING_DRAIN: u64 = 6144;
 /// A node without peers hands over this many as soon as it has them: what a batch costs is an fsync on a thread of its
 /// own, and while that one waits for the disk the next are read. With peers a batch costs all of them.
 const ALONE: usize = 8;
-/// How many are waited for when they have been answered. A batch of more costs little enough each, and a machine that has
-/// them all in one batch idles while it is on its way.
-const CROWD: usize = 32;
-/// How long to wait for them: so many times what their answers took, but no longer than this.
+/// How long to wait for those who have been answered: so many times what their answers took, but no longer than this.
 const PATIENCE: u32 = 3;
 const PATIENCE_ENDS: Duration = Duration::from_millis(10);
 /// Answers that take longer are not waited for.
@@ -151,12 +148,12 @@ impl Inner {
                 }
             }
             everybody = ALL;
-            if !alone && self.pending() <= CROWD as u64 && returns.expected() {
+            if !alone && returns.expected() {
                 let answered = timeout(SLOW, self.answered.reach(handed)).await.is_ok();
                 let newcomers = self.proposals.len();
                 everybody = newcomers + count;
                 let until = Instant::now() + PATIENCE_ENDS.min(PATIENCE * began.elapsed());
-                let back = answered && everybody <= CROWD && self.proposals.reach(everybody, until).await;
+                let back = answered && self.proposals.reach(everybody, until).await;
                 returns.came(back && newcomers <= count / 8);
             }
         }

@@ -4,7 +4,7 @@
 //! the cost of two. Others are not, and nobody can tell them apart; so what came of the last time decides the next.
 
 /// The longest a node goes on without another try, in batches.
-const REST: u32 = 1023;
+const REST: u32 = 4095;
 /// The first batches of a try bring everybody together, and prove nothing.
 const GATHERING: u32 = 2;
 
