@@ -32,8 +32,8 @@ const ALONE: usize = 8;
 /// How long to wait for those who have been answered: so many times what their answers took, but no longer than this.
 const PATIENCE: u32 = 3;
 const PATIENCE_ENDS: Duration = Duration::from_millis(10);
-/// Answers that take longer are not waited for.
-const SLOW: Duration = Duration::from_millis(100);
+/// Answers that take longer are not waited for: where they do, batches had better follow each other closely.
+const SLOW: Duration = Duration::from_millis(20);
 /// How long to wait for a leader to show up before looking again.
 const LEADER_PAUSE: Duration = Duration::from_millis(20);
 
