@@ -8,7 +8,7 @@
 //! is replaced as a whole or not at all ([`Staged`]).
 //!
 //! Not here: when to write (the leader's duties), how rows are made (the store), what peers receive
-//! ([`crate::snapshot`]). Tested by `tests/it/checkpoint.rs`.
+//! ([`crate::snapshot`]). Tested by `tests/it/checkpoint`.
 
 mod database;
 mod error;

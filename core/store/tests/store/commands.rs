@@ -12,7 +12,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::script::kv;
+use crate::words::kv;
 
 /// One entry, so many milliseconds after the last.
 #[derive(Debug, Clone)]

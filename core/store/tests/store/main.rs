@@ -9,6 +9,7 @@ mod properties;
 mod script;
 mod traps;
 mod watchers;
+mod words;
 
 /// The rows of a delta, all at once.
 fn rows_of(delta: &Delta) -> Vec<Row> {

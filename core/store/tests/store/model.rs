@@ -11,7 +11,7 @@ use coracle_store::{
     Refusal, Reply, Revision, Session, SessionId, Settings, Timestamp,
 };
 
-use crate::script::kv;
+use crate::words::kv;
 
 pub type Keys = BTreeMap<Key, Record>;
 

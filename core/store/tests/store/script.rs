@@ -8,18 +8,18 @@ use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use coracle_store::command::{
-    Append, Comparison, Delete, DeleteRange, Expiry, OnExpire, OpenSession, Precondition, Put, Transaction,
-    UpdateSession,
+    Append, Comparison, Delete, DeleteRange, Expiry, OnExpire, OpenSession, Put, Transaction, UpdateSession,
 };
 use coracle_store::program::NoProgram;
 use coracle_store::{
     Action, Attach, Cause, Command, Condition, ContentType, Event, Family, HistoryError, Idempotency, Key,
-    Loader, Millis, Operation, Order, Outcome, Page, Principal, Range, Record, Reply, Revision, Selection,
-    Session, SessionId, Settings, Store, Table, Timestamp, Value, WatcherId, Watchers,
+    Loader, Millis, Operation, Outcome, Page, Principal, Record, Reply, Revision, Selection, Session,
+    SessionId, Settings, Store, Table, Timestamp, WatcherId, Watchers,
 };
 use datadriven::TestCase;
 
 use crate::rows_of;
+use crate::words::{Words, kv, precondition, range, value};
 
 pub struct Script {
     store: Store,
@@ -29,56 +29,6 @@ pub struct Script {
     watcher_names: BTreeMap<WatcherId, String>,
     /// What a disk would hold.
     disk: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
-}
-
-/// A verb with its arguments; what is left over is a mistake.
-struct Words {
-    verb: String,
-    args: BTreeMap<String, Vec<String>>,
-}
-
-impl Words {
-    fn of(case: &TestCase) -> Self {
-        Self { verb: case.directive.clone(), args: case.args.clone().into_iter().collect() }
-    }
-
-    fn parse(line: &str) -> Self {
-        let mut words = line.split_whitespace();
-        let verb = words.next().expect("a verb").to_string();
-        let split = |word: &str| match word.split_once('=') {
-            Some((name, value)) => (name.to_string(), vec![value.to_string()]),
-            None => (word.to_string(), Vec::new()),
-        };
-        Self { verb, args: words.map(split).collect() }
-    }
-
-    fn list(&mut self, name: &str) -> Vec<String> {
-        self.args.remove(name).unwrap_or_default()
-    }
-
-    fn maybe(&mut self, name: &str) -> Option<String> {
-        self.list(name).pop()
-    }
-
-    fn text(&mut self, name: &str) -> String {
-        self.maybe(name).unwrap_or_else(|| panic!("{} needs {name}=", self.verb))
-    }
-
-    fn number(&mut self, name: &str) -> Option<u64> {
-        self.maybe(name).map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
-    }
-
-    fn span(&mut self, name: &str) -> Option<u64> {
-        self.maybe(name).map(|text| milliseconds(&text))
-    }
-
-    fn flag(&mut self, name: &str) -> bool {
-        self.args.remove(name).is_some()
-    }
-
-    fn done(&self) {
-        assert!(self.args.is_empty(), "{} does not know {:?}", self.verb, self.args);
-    }
 }
 
 impl Script {
@@ -108,7 +58,7 @@ impl Script {
 
     fn read(&mut self, words: &mut Words) -> Option<String> {
         Some(match words.verb.as_str() {
-            "get" if words.args.contains_key("rev") => {
+            "get" if words.has("rev") => {
                 let (key, at) = (kv(&words.text("key")), words.number("rev").map(Revision));
                 match self.store.get_at(&key, at.unwrap_or_default()) {
                     Ok(record) => record.map_or("absent".into(), |record| self.record(&record)),
@@ -353,7 +303,7 @@ impl Script {
     }
 
     fn attach(&mut self, words: &mut Words) -> Attach {
-        if words.args.contains_key("private") {
+        if words.has("private") {
             Attach::Private(self.open(words, "private"))
         } else if let Some(name) = words.maybe("session") {
             Attach::Session(self.id(&name))
@@ -525,37 +475,6 @@ impl Script {
     }
 }
 
-pub fn kv(name: &str) -> Key {
-    Key::new(Family::KV, name.as_bytes())
-}
-
-fn value(words: &mut Words) -> Value {
-    match words.number("bytes") {
-        Some(bytes) => vec![b'x'; usize::try_from(bytes).expect("small")].into(),
-        None => words.text("value").into_bytes().into(),
-    }
-}
-
-fn precondition(words: &mut Words) -> Precondition {
-    if words.flag("absent") {
-        Precondition::Absent
-    } else if words.flag("present") {
-        Precondition::Present
-    } else {
-        words.number("match").map_or(Precondition::None, |revision| Precondition::Matches(Revision(revision)))
-    }
-}
-
-fn range(words: &mut Words) -> Range {
-    Range {
-        start: kv(&words.maybe("start").unwrap_or_default()),
-        end: words.maybe("end").map(|end| kv(&end)),
-        order: if words.flag("descending") { Order::Descending } else { Order::Ascending },
-        limit: words.number("limit").map_or(100, |limit| usize::try_from(limit).expect("small")),
-        at: words.number("rev").map(Revision),
-    }
-}
-
 fn history_error(error: HistoryError) -> String {
     match error {
         HistoryError::Compacted(oldest) => format!("error: compacted, the oldest is {oldest}"),
@@ -565,10 +484,4 @@ fn history_error(error: HistoryError) -> String {
 
 fn none_if_empty(text: String) -> String {
     if text.is_empty() { "none".into() } else { text }
-}
-
-fn milliseconds(text: &str) -> u64 {
-    let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-    let parse = |(unit, scale): (&str, u64)| Some(text.strip_suffix(unit)?.parse::<u64>().ok()? * scale);
-    units.into_iter().find_map(parse).unwrap_or_else(|| panic!("{text} is no span of time"))
 }

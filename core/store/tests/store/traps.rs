@@ -9,7 +9,7 @@ use coracle_store::{
 };
 
 use crate::rows_of;
-use crate::script::kv;
+use crate::words::kv;
 
 fn store() -> Store {
     Store::new(Box::new(NoProgram))
